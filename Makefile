@@ -1,0 +1,169 @@
+# imagehubfs - an image generator as files. `make help` lists the targets.
+
+PREFIX   ?= /usr/local
+BUILD    ?= build$(if $(SANITIZE),/$(subst $(comma),-,$(SANITIZE)))$(if $(COVERAGE),/coverage)
+CC       ?= cc
+PYTEST   ?= /usr/bin/python3 -m pytest
+comma    := ,
+
+# What is needed to build, and what the tests need on top (Debian's packages).
+BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libjansson-dev \
+	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
+CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
+	inotify-tools libglib2.0-bin strace procps file python3-yaml
+
+# ---- flags ----
+
+WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wstrict-prototypes \
+	-Wmissing-prototypes -Wwrite-strings -Wpointer-arith -Wconversion -Wno-sign-conversion \
+	$(if $(DEVELOPER),-Werror)
+HARDENING := -O2 -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection \
+	-fcf-protection=full -ftrivial-auto-var-init=zero -fPIE
+HARDENING_LD := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+ifneq ($(SANITIZE),)
+HARDENING := -O1 -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+HARDENING_LD := -fsanitize=$(SANITIZE)
+endif
+ifneq ($(COVERAGE),)
+HARDENING := -O0 --coverage -fprofile-update=atomic
+HARDENING_LD := --coverage
+endif
+
+# Each folder of src is an archive. A folder sees only the folders before it in this list, and one
+# or two libraries; tests/layers.sh holds both rules.
+FS_FOLDERS  := base local db wire prompt catalogue net engine mount
+HUB_FOLDERS := base db wire hub
+FOLDERS     := $(FS_FOLDERS) hub
+LIBS_db        := sqlite3
+LIBS_wire      := jansson
+LIBS_prompt    := yaml-0.1
+LIBS_net       := libcurl
+LIBS_engine    := libsodium
+LIBS_mount     := fuse3
+LIBS_hub       := libmicrohttpd libsodium cairo libpng
+PKG_CONFIG ?= pkg-config
+
+VERSION := 1.0
+CPPFLAGS_ALL := -Isrc -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DVERSION='"$(VERSION)"' \
+	-DFUSE_USE_VERSION=314 $(CPPFLAGS)
+CFLAGS_ALL := -std=gnu11 -g -pthread $(HARDENING) $(WARNINGS) $(CFLAGS)
+LDFLAGS_ALL := -pthread $(HARDENING_LD) $(LDFLAGS)
+libs_of = $(if $(strip $(foreach f,$1,$(LIBS_$f))),$(shell $(PKG_CONFIG) --libs $(foreach f,$1,$(LIBS_$f))))
+cflags_of = $(if $(LIBS_$1),$(shell $(PKG_CONFIG) --cflags $(LIBS_$1)))
+
+# ---- programs ----
+
+all: $(BUILD)/imagehubfs $(BUILD)/imagehubd
+
+# Missing packages are installed once per tree and Makefile; says so before it does.
+$(BUILD)/.build-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(BUILD_PACKAGES)"
+	@mkdir -p $(@D) && touch $@
+$(BUILD)/.check-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES)"
+	@mkdir -p $(@D) && touch $@
+install-packages:
+	@missing=$$(for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q '^install ok installed' || echo $$p; \
+	done); \
+	[ -n "$$missing" ] || exit 0; \
+	command -v apt-get >/dev/null || { echo "please install:" $$missing >&2; exit 1; }; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	echo "installing with $$sudo apt-get:" $$missing; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+
+define folder_rules
+SRC_$1 := $$(wildcard src/$1/*.c)
+OBJ_$1 := $$(SRC_$1:src/%.c=$$(BUILD)/%.o)
+$$(BUILD)/lib$1.a: $$(OBJ_$1)
+	@rm -f $$@ && $$(AR) rcs $$@ $$^
+$$(BUILD)/$1/%.o: src/$1/%.c | $$(BUILD)/.build-packages
+	@mkdir -p $$(@D)
+	$$(call say,CC,$$@)$$(CC) $$(CPPFLAGS_ALL) $$(CFLAGS_ALL) $$(call cflags_of,$1) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach f,$(FOLDERS),$(eval $(call folder_rules,$f)))
+
+say = $(if $(V),,@printf '  %-5s %s\n' $1 $2;)
+# Archives from the last layer to the first, so that one pass of the linker suffices.
+reverse = $(if $1,$(call reverse,$(wordlist 2,99,$1)) $(firstword $1))
+archives = $(foreach f,$(call reverse,$1),$(BUILD)/lib$f.a)
+
+$(BUILD)/main/%.o: src/%.c | $(BUILD)/.build-packages
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+$(BUILD)/imagehubfs: $(BUILD)/main/imagehubfs.o $(call archives,$(FS_FOLDERS))
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(call libs_of,$(FS_FOLDERS))
+$(BUILD)/imagehubd: $(BUILD)/main/imagehubd.o $(call archives,$(HUB_FOLDERS))
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(call libs_of,$(HUB_FOLDERS)) -lm
+
+# ---- unit tests: tests/unit/FOLDER_what.c links the archives of its folder and those above ----
+
+UNIT_SRC := $(wildcard tests/unit/*.c)
+UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
+upto = $(if $(filter $1,$(firstword $2)),$1,$(firstword $2) $(call upto,$1,$(wordlist 2,99,$2)))
+unit_folder = $(firstword $(subst _, ,$(notdir $1)))
+unit_folders = $(if $(filter hub,$1),$(HUB_FOLDERS),$(call upto,$1,$(FS_FOLDERS)))
+define unit_rule
+$1: $(1:$(BUILD)/unit/%=tests/unit/%.c) $(call archives,$(call unit_folders,$(call unit_folder,$1))) | $(BUILD)/.check-packages
+	@mkdir -p $$(@D)
+	$$(call say,TEST,$$@)$$(CC) $$(CPPFLAGS_ALL) $$(CFLAGS_ALL) -Itests/unit -MMD -MP $$(LDFLAGS_ALL) -o $$@ \
+		$$(filter %.c %.a,$$^) -lcmocka $$(call libs_of,$(call unit_folders,$(call unit_folder,$1))) -lm
+endef
+$(foreach b,$(UNIT_BIN),$(eval $(call unit_rule,$b)))
+
+check-unit: $(UNIT_BIN)
+	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+
+# ---- tests ----
+
+check-layers:
+	@sh tests/layers.sh
+
+check-hub: all | $(BUILD)/.check-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider tests/hub
+
+check-mount: all | $(BUILD)/.check-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider tests/mount
+
+check: $(BUILD)/.check-packages
+	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
+
+demo: all
+	@IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh examples/demo.sh
+
+# ---- housekeeping ----
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(BUILD)/imagehubfs $(BUILD)/imagehubd $(DESTDIR)$(PREFIX)/bin
+	install -m 644 doc/imagehubfs.1 doc/imagehubd.1 $(DESTDIR)$(PREFIX)/share/man/man1
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,imagehubfs imagehubd) \
+		$(addprefix $(DESTDIR)$(PREFIX)/share/man/man1/,imagehubfs.1 imagehubd.1)
+
+ALL_SRC := $(wildcard src/*.c src/*/*.c tests/unit/*.c)
+ALL_HDR := $(wildcard src/*/*.h tests/unit/*.h)
+format:
+	clang-format -i $(ALL_SRC) $(ALL_HDR)
+lint:
+	@$(MAKE) --no-print-directory install-packages PACKAGES="clang-tidy cppcheck"
+	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
+		--suppress=missingIncludeSystem --error-exitcode=1 -Isrc -D_GNU_SOURCE src
+	clang-tidy --quiet $(wildcard src/*.c src/*/*.c) -- -std=gnu11 $(CPPFLAGS_ALL) \
+		$(shell $(PKG_CONFIG) --cflags $(foreach f,$(FOLDERS),$(LIBS_$f)))
+
+clean:
+	rm -rf build
+help:
+	@echo "make                 build/imagehubfs and build/imagehubd"
+	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
+	@echo "make check           every test"
+	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
+	@echo "make SANITIZE=address,undefined check"
+	@echo "make lint format clean uninstall"
+
+.PHONY: all install-packages check-unit check-layers check-hub check-mount check demo install \
+	uninstall format lint clean help
+.DELETE_ON_ERROR:
+-include $(wildcard $(BUILD)/*/*.d)

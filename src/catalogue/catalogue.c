@@ -1,0 +1,324 @@
+#include "catalogue/catalogue.h"
+#include "base/clock.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "catalogue/internal.h"
+#include "catalogue/request.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+struct timespec ns_to_timespec(int64_t ns)
+{
+	int64_t sec = ns / 1000000000, rest = ns % 1000000000;
+
+	if (rest < 0) {
+		sec--;
+		rest += 1000000000;
+	}
+	return (struct timespec){.tv_sec = sec, .tv_nsec = rest};
+}
+
+/* ---- opening, and what a crash left ---- */
+
+static int open_folder(int dir, const char *name)
+{
+	if (mkdirat(dir, name, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	const int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
+static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **error)
+{
+	pid_t holder = 0;
+
+	cat->lock = files_lock_dir(cat->dir, &holder);
+	if (cat->lock >= 0)
+		return 0;
+	if (cat->lock != -EWOULDBLOCK)
+		return fail(error, cat->lock, "%s cannot be locked: %s", dir, strerror(-cat->lock));
+	if (busy)
+		*busy = true;
+	return fail(error, -EBUSY,
+		"the state in %s is in use by process %d; one mount a profile (see --profile)", dir,
+		(int)holder);
+}
+
+/* The root of /requests belongs to whoever mounts first. */
+static int prepare_root(struct catalogue *cat)
+{
+	const int64_t now = now_ns();
+
+	return db_run(cat->db,
+		"UPDATE node SET mode = ?, uid = ?, gid = ?, atime = ?, mtime = ?, ctime = ?"
+		" WHERE id = 1 AND mode = 0",
+		"iiiiii", (int64_t)(S_IFDIR | 0755), (int64_t)geteuid(), (int64_t)getegid(), now,
+		now, now);
+}
+
+static int drop_unlinked(struct catalogue *cat)
+{
+	return db_run(cat->db, "DELETE FROM node WHERE parent IS NULL AND id <> 1", "");
+}
+
+/* Calls known() for each entry of a folder and removes those it does not know. */
+static void sweep(int folder, bool (*known)(struct catalogue *cat, const char *name),
+	void (*drop)(int folder, const char *name), struct catalogue *cat)
+{
+	const int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!d && fd >= 0)
+		close(fd);
+	while (d && (entry = readdir(d)) != NULL)
+		if (entry->d_name[0] != '.' && !known(cat, entry->d_name))
+			drop(folder, entry->d_name);
+	if (d)
+		closedir(d);
+}
+
+static bool known_node(struct catalogue *cat, const char *name)
+{
+	char *end;
+	const int64_t id = strtoll(name, &end, 10);
+	int64_t found;
+
+	return *end == '\0' && db_get_int(cat->db, &found, "SELECT 1 FROM node WHERE id = ?", "i",
+				       id) != 0;
+}
+
+static void drop_file(int folder, const char *name)
+{
+	unlinkat(folder, name, 0);
+}
+
+static bool known_key(struct catalogue *cat, const char *name)
+{
+	int64_t found;
+
+	return db_get_int(cat->db, &found, "SELECT 1 FROM request WHERE key = ?", "s", name) != 0;
+}
+
+static bool never(struct catalogue *cat, const char *name)
+{
+	(void)cat;
+	(void)name;
+	return false;
+}
+
+static void drop_folder(int folder, const char *name)
+{
+	const int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd >= 0) {
+		sweep(fd, never, drop_file, NULL);
+		close(fd);
+	}
+	unlinkat(folder, name, AT_REMOVEDIR);
+}
+
+void request_refs_remove(struct catalogue *cat, const char *key)
+{
+	drop_folder(cat->refs, key);
+}
+
+/* Only after a close that was not clean: spool and refs are held against the rows. */
+static int clean_up(struct catalogue *cat)
+{
+	CLEANUP_FREE char *open = catalogue_setting(cat, "open");
+	int rc = drop_unlinked(cat);
+
+	if (open && strcmp(open, "0") != 0) {
+		db_lock(cat->db);
+		sweep(cat->spool, known_node, drop_file, cat);
+		sweep(cat->refs, known_key, drop_folder, cat);
+		db_unlock(cat->db);
+	}
+	if (rc >= 0)
+		rc = catalogue_set(cat, "open", "1");
+	return rc < 0 ? rc : 0;
+}
+
+static int open_all(struct catalogue *cat, const char *dir, bool *busy, char **error)
+{
+	CLEANUP_FREE char *path = files_join(dir, "catalogue.db");
+	int rc = files_mkdir_private(dir);
+
+	if (rc == 0)
+		cat->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (rc < 0 || cat->dir < 0)
+		return fail(error, rc < 0 ? rc : -errno, "the state directory %s: %s", dir,
+			rc == -EPERM ? "it belongs to another user" : strerror(rc < 0 ? -rc : errno));
+	rc = take_lock(cat, dir, busy, error);
+	if (rc < 0)
+		return rc;
+	cat->spool = open_folder(cat->dir, "spool");
+	cat->refs = open_folder(cat->dir, "refs");
+	if (cat->spool < 0 || cat->refs < 0)
+		return fail(error, -EIO, "the state directory %s cannot be used", dir);
+	cat->db = db_open(path, schema_migrations, schema_count, error);
+	if (!cat->db)
+		return -EIO;
+	rc = prepare_root(cat);
+	if (rc >= 0)
+		rc = clean_up(cat);
+	return rc < 0 ? fail(error, rc, "%s cannot be written: %s", path, strerror(-rc)) : 0;
+}
+
+struct catalogue *catalogue_open(const char *dir, bool *busy, char **error)
+{
+	struct catalogue *cat = xcalloc(1, sizeof *cat);
+
+	cat->dir = cat->spool = cat->refs = cat->lock = -1;
+	pthread_mutex_init(&cat->files_lock, NULL);
+	if (open_all(cat, dir, busy, error) < 0) {
+		db_close(cat->db);
+		cat->db = NULL;
+		catalogue_close(cat);
+		return NULL;
+	}
+	return cat;
+}
+
+void catalogue_close(struct catalogue *cat)
+{
+	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
+
+	if (!cat)
+		return;
+	if (cat->db) {
+		drop_unlinked(cat);
+		catalogue_set(cat, "open", "0");
+		db_close(cat->db);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+	pthread_mutex_destroy(&cat->files_lock);
+	free(cat);
+}
+
+/* ---- transactions ---- */
+
+void catalogue_begin(struct catalogue *cat, enum db_durability durability)
+{
+	db_lock(cat->db);
+	db_begin(cat->db, durability);
+}
+
+int catalogue_end(struct catalogue *cat, int rc)
+{
+	rc = db_end(cat->db, rc);
+	db_unlock(cat->db);
+	return rc;
+}
+
+/* ---- settings ---- */
+
+char *catalogue_setting(struct catalogue *cat, const char *name)
+{
+	char *value = NULL;
+
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db, "SELECT value FROM setting WHERE name = ?", "s", name);
+	if (db_next(r))
+		value = db_text_dup(r, 0);
+	db_done(r);
+	db_unlock(cat->db);
+	return value;
+}
+
+int catalogue_set(struct catalogue *cat, const char *name, const char *value)
+{
+	db_lock(cat->db);
+	const int rc = value
+		? db_run(cat->db,
+			  "INSERT INTO setting VALUES(?, ?)"
+			  " ON CONFLICT(name) DO UPDATE SET value = excluded.value",
+			  "ss", name, value)
+		: db_run(cat->db, "DELETE FROM setting WHERE name = ?", "s", name);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : 0;
+}
+
+/* A body and when it was read, as two settings in one transaction. */
+static int save_read(struct catalogue *cat, const char *name, const char *time_name,
+	const char *body, int64_t as_of_ms)
+{
+	CLEANUP_FREE char *at = xasprintf("%lld", (long long)as_of_ms);
+
+	catalogue_begin(cat, DB_NORMAL);
+	int rc = catalogue_set(cat, name, body);
+	if (rc == 0)
+		rc = catalogue_set(cat, time_name, at);
+	return catalogue_end(cat, rc);
+}
+
+static char *load_read(struct catalogue *cat, const char *name, const char *time_name,
+	int64_t *as_of_ms)
+{
+	db_lock(cat->db);
+	char *body = catalogue_setting(cat, name);
+	CLEANUP_FREE char *at = catalogue_setting(cat, time_name);
+	db_unlock(cat->db);
+	*as_of_ms = at && body ? strtoll(at, NULL, 10) : 0;
+	return body;
+}
+
+int catalogue_models_save(struct catalogue *cat, const char *raw_json, int64_t as_of_ms)
+{
+	return save_read(cat, "models", "models_at", raw_json, as_of_ms);
+}
+
+int catalogue_models_load(struct catalogue *cat, struct wire_models *out, int64_t *as_of_ms)
+{
+	CLEANUP_FREE char *body = load_read(cat, "models", "models_at", as_of_ms);
+
+	*out = (struct wire_models){0};
+	return body ? wire_models_decode(body, strlen(body), out, NULL) : 0;
+}
+
+int catalogue_balance_save(struct catalogue *cat, const struct wire_balance *b, int64_t as_of_ms)
+{
+	CLEANUP_FREE char *body = wire_balance_encode(b);
+
+	return save_read(cat, "balance", "balance_at", body, as_of_ms);
+}
+
+int catalogue_balance_load(struct catalogue *cat, struct wire_balance *out, int64_t *as_of_ms)
+{
+	CLEANUP_FREE char *body = load_read(cat, "balance", "balance_at", as_of_ms);
+
+	*out = (struct wire_balance){.credits = -1};
+	return body ? wire_balance_decode(body, strlen(body), out, NULL) : 0;
+}
+
+int catalogue_statvfs(struct catalogue *cat, struct statvfs *out)
+{
+	return fstatvfs(cat->spool, out) < 0 ? -errno : 0;
+}
+
+int64_t catalogue_changes(struct catalogue *cat)
+{
+	db_lock(cat->db);
+	const int64_t n = db_total_changes(cat->db);
+	db_unlock(cat->db);
+	return n;
+}
+
+int catalogue_dirfd(struct catalogue *cat)
+{
+	return cat->dir;
+}

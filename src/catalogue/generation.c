@@ -1,0 +1,212 @@
+#include "catalogue/generation.h"
+#include "base/clock.h"
+#include "catalogue/internal.h"
+#include <errno.h>
+#include <stdio.h>
+
+enum { LOG_MAX = 4 * 1024 * 1024 };
+
+void generation_release(struct generation *g)
+{
+	free(g->hub_id);
+	free(g->status);
+	free(g->model);
+	free(g->prompt);
+	free(g->poll_url);
+	free(g->request_json);
+	free(g->response_json);
+	free(g->error);
+	*g = (struct generation){0};
+}
+
+/* ---- generations ---- */
+
+#define COLUMNS                                                                                    \
+	"id, hub_id, request, status, phase, model, prompt, poll_url, credits, request_json,"      \
+	" response_json, error, created, changed, hidden"
+
+static int read_one(struct catalogue *cat, struct db_rows *r, struct generation *out)
+{
+	const bool found = db_next(r);
+
+	if (found)
+		*out = (struct generation){
+			.id = db_int(r, 0),
+			.hub_id = db_text_dup(r, 1),
+			.request = db_int(r, 2),
+			.status = db_text_dup(r, 3),
+			.phase = (enum phase)db_int(r, 4),
+			.model = db_text_dup(r, 5),
+			.prompt = db_text_dup(r, 6),
+			.poll_url = db_text_dup(r, 7),
+			.credits = db_int(r, 8),
+			.request_json = db_text_dup(r, 9),
+			.response_json = db_text_dup(r, 10),
+			.error = db_text_dup(r, 11),
+			.created_ms = db_int(r, 12),
+			.changed_ms = db_int(r, 13),
+			.hidden = (unsigned)db_int(r, 14),
+		};
+	const int rc = db_done(r);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : found ? 0 : -ENOENT;
+}
+
+int generation_get(struct catalogue *cat, int64_t id, struct generation *out)
+{
+	db_lock(cat->db);
+	return read_one(cat,
+		db_query(cat->db,
+			"SELECT " COLUMNS " FROM generation WHERE id = ? AND removed = 0", "i", id),
+		out);
+}
+
+int generation_find(struct catalogue *cat, const char *hub_id, struct generation *out)
+{
+	db_lock(cat->db);
+	return read_one(cat,
+		db_query(cat->db, "SELECT " COLUMNS " FROM generation WHERE hub_id = ?", "s", hub_id),
+		out);
+}
+
+int generation_find_id(struct catalogue *cat, const char *hub_id, int64_t *id, int64_t *created_ms)
+{
+	bool removed = false;
+
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db,
+		"SELECT id, created, removed FROM generation WHERE hub_id = ?", "s", hub_id);
+	const bool found = db_next(r);
+	if (found) {
+		*id = db_int(r, 0);
+		*created_ms = db_int(r, 1);
+		removed = db_int(r, 2) != 0;
+	}
+	const int rc = db_done(r);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : !found ? -ENOENT : removed ? -ESTALE : 0;
+}
+
+int generation_insert(struct catalogue *cat, struct generation *g)
+{
+	g->created_ms = g->changed_ms = clock_wall_ms();
+	db_lock(cat->db);
+	int rc = db_run(cat->db,
+		"INSERT INTO generation(hub_id, request, status, phase, model, prompt, poll_url,"
+		" credits, request_json, response_json, error, created, changed)"
+		" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		"sisisssisssii", g->hub_id, g->request, g->status, (int64_t)g->phase, g->model,
+		g->prompt, g->poll_url, g->credits, g->request_json, g->response_json, g->error,
+		g->created_ms, g->changed_ms);
+	if (rc >= 0)
+		g->id = db_last_id(cat->db);
+	else if (rc == -EEXIST)
+		db_get_int(cat->db, &g->id, "SELECT id FROM generation WHERE hub_id = ?", "s",
+			g->hub_id);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : 0;
+}
+
+int generation_update(struct catalogue *cat, struct generation *g)
+{
+	g->changed_ms = clock_wall_ms();
+	db_lock(cat->db);
+	const int rc = db_run(cat->db,
+		"UPDATE generation SET status = ?, phase = ?, model = ?, prompt = ?, poll_url = ?,"
+		" credits = ?, request_json = ?, response_json = ?, error = ?, changed = ?"
+		" WHERE id = ?",
+		"sisssisssii", g->status, (int64_t)g->phase, g->model, g->prompt, g->poll_url,
+		g->credits, g->request_json, g->response_json, g->error, g->changed_ms, g->id);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : 0;
+}
+
+int generation_forget(struct catalogue *cat, int64_t id)
+{
+	catalogue_begin(cat, DB_NORMAL);
+	int rc = db_run(cat->db, "UPDATE generation SET removed = 1 WHERE id = ?", "i", id);
+	if (rc >= 0)
+		rc = db_run(cat->db, "UPDATE image SET removed = 1 WHERE generation = ?", "i", id);
+	return catalogue_end(cat, rc < 0 ? rc : 0);
+}
+
+int generation_hide(struct catalogue *cat, int64_t id, unsigned bit)
+{
+	db_lock(cat->db);
+	const int rc = db_run(cat->db, "UPDATE generation SET hidden = hidden | ? WHERE id = ?",
+		"ii", (int64_t)1 << bit, id);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : 0;
+}
+
+int generation_list(struct catalogue *cat, int64_t after, struct generation_entry *out, int max)
+{
+	int n = 0;
+
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db,
+		"SELECT id, hub_id, created, changed FROM generation"
+		" WHERE id > ? AND removed = 0 ORDER BY id LIMIT ?",
+		"ii", after, (int64_t)max);
+	while (n < max && db_next(r)) {
+		out[n].id = db_int(r, 0);
+		snprintf(out[n].hub_id, sizeof out[n].hub_id, "%s", db_text(r, 1));
+		out[n].created_ms = db_int(r, 2);
+		out[n].changed_ms = db_int(r, 3);
+		n++;
+	}
+	const int rc = db_done(r);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : n;
+}
+
+int64_t generation_count(struct catalogue *cat)
+{
+	int64_t n = 0;
+
+	db_lock(cat->db);
+	db_get_int(cat->db, &n, "SELECT count(*) FROM generation WHERE removed = 0", "");
+	db_unlock(cat->db);
+	return n;
+}
+
+/* ---- the log ---- */
+
+int log_add(struct catalogue *cat, int64_t request, int64_t generation, const char *text)
+{
+	db_lock(cat->db);
+	const int rc = db_run(cat->db,
+		"INSERT INTO log(request, generation, at, text) VALUES(?, ?, ?, ?)", "iiis", request,
+		generation, clock_wall_ms(), text);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : 0;
+}
+
+/* Somebody else's words may hold line breaks; a log line has none. */
+static void add_line(struct buf *b, int64_t at, const char *text)
+{
+	char time[CLOCK_TEXT_SIZE];
+
+	buf_printf(b, "%s ", clock_format_iso(at, time));
+	for (; *text; text++)
+		buf_addch(b, (unsigned char)*text < ' ' ? ' ' : *text);
+	buf_addch(b, '\n');
+}
+
+char *log_text(struct catalogue *cat, int64_t request, int64_t generation)
+{
+	struct buf b;
+
+	buf_init(&b, LOG_MAX);
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db,
+		"SELECT id, at, text FROM log WHERE request = ? AND request <> 0"
+		" UNION SELECT id, at, text FROM log WHERE generation = ? AND generation <> 0"
+		" ORDER BY id",
+		"ii", request, generation);
+	while (db_next(r))
+		add_line(&b, db_int(r, 1), db_text(r, 2));
+	db_done(r);
+	db_unlock(cat->db);
+	return buf_take(&b);
+}

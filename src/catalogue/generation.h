@@ -1,0 +1,85 @@
+/*
+ * generation.h - rows of generations and of their images, and the log.
+ */
+#ifndef CATALOGUE_GENERATION_H
+#define CATALOGUE_GENERATION_H
+
+#include "base/picture.h"
+#include "catalogue/catalogue.h"
+
+struct generation {
+	int64_t id;	 /* row; never reused */
+	char *hub_id;	 /* names_is_hub_id */
+	int64_t request; /* 0: adopted by a look-up */
+	char *status;	 /* the hub's last word */
+	enum phase phase;
+	char *model;	 /* may be NULL */
+	char *prompt;	 /* may be NULL (adopted, and the hub does not say) */
+	char *poll_url;	 /* may be NULL */
+	int64_t credits; /* -1 not known */
+	char *request_json;  /* what was sent; NULL when adopted */
+	char *response_json; /* the hub's last answer as it was, or NULL */
+	char *error;	     /* for people, or NULL */
+	int64_t created_ms, changed_ms; /* wall; created: when it became known here */
+	unsigned hidden;     /* one bit for each text the user removed */
+};
+
+struct image {
+	int64_t id;	    /* row; never reused */
+	int64_t generation; /* row */
+	int number;	    /* 1 … n */
+	char *hub_id;	    /* may be NULL */
+	char *url;	    /* as the hub gave it last; secret query included: never log or show it */
+	int64_t url_ms;	    /* when */
+	int64_t size;	    /* bytes; -1 until it is known, and then not listed */
+	enum picture_type type;
+	uint32_t width, height;
+	unsigned char sha256[32]; /* of the downloaded picture; valid when have_sha256 */
+	bool have_sha256;
+	int64_t listed_ms;  /* wall; 0: not listed */
+	bool removed;	    /* forgotten here by the user */
+};
+
+void generation_release(struct generation *g);
+void image_release(struct image *i);
+
+/* Inserts (id filled in); -EEXIST when the hub id is known already, g->id then is that row's. */
+int generation_insert(struct catalogue *cat, struct generation *g);
+int generation_get(struct catalogue *cat, int64_t id, struct generation *out);
+int generation_find(struct catalogue *cat, const char *hub_id, struct generation *out);
+/* As generation_find, but only the row id and the time it became known (a look-up's hot path);
+ * -ESTALE when it was forgotten here. */
+int generation_find_id(struct catalogue *cat, const char *hub_id, int64_t *id, int64_t *created_ms);
+/* Writes every changeable column; changed_ms is set. */
+int generation_update(struct catalogue *cat, struct generation *g);
+/* Removes it from view (and its images); its row stays, so that the id is not asked for again. */
+int generation_forget(struct catalogue *cat, int64_t id);
+int generation_hide(struct catalogue *cat, int64_t id, unsigned bit);
+
+struct generation_entry {
+	int64_t id;
+	char hub_id[129];
+	int64_t created_ms, changed_ms;
+};
+/* Entries with id > after in the order of ids, at most max; returns their number. */
+int generation_list(struct catalogue *cat, int64_t after, struct generation_entry *out, int max);
+int64_t generation_count(struct catalogue *cat);
+
+/* Inserts an image, or updates the one with this generation and number (id filled in). */
+int image_put(struct catalogue *cat, struct image *i);
+int image_get(struct catalogue *cat, int64_t id, struct image *out);
+int image_find(struct catalogue *cat, int64_t generation, int number, struct image *out);
+/* All images of a generation by number, removed ones included; owned array. */
+int image_list(struct catalogue *cat, int64_t generation, struct image **images, size_t *count);
+void images_free(struct image *images, size_t count);
+int image_forget(struct catalogue *cat, int64_t id);
+/* Ids of images whose size is not known yet (to be probed again after a start-up). */
+int image_unlisted(struct catalogue *cat, int64_t after, int64_t *ids, int max);
+
+/* One line of the log of a request or a generation (0: none); text without newline. */
+int log_add(struct catalogue *cat, int64_t request, int64_t generation, const char *text);
+/* The whole log of a generation and of the request behind it, a line each:
+ * "2026-04-30T08:00:00.000Z text\n". Owned. */
+char *log_text(struct catalogue *cat, int64_t request, int64_t generation);
+
+#endif

@@ -1,0 +1,428 @@
+/*
+ * The commit rule (DESIGN.md, section 3): a file of /requests becomes a queued request.
+ *
+ * A file is looked at when its last writer has gone and the settle time has passed, when it got its
+ * name by a rename, and at a start-up when a commit was owed. The rule is evaluated twice: once to
+ * read, parse and snapshot (which may take long and holds no lock), and once inside the transaction
+ * that inserts the request, where nothing may have changed meanwhile. A writer that opens the file
+ * does so under the database's lock, so it comes before that transaction or after it.
+ */
+#include "base/clock.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/names.h"
+#include "base/picture.h"
+#include "catalogue/file.h"
+#include "catalogue/tree.h"
+#include "engine/internal.h"
+#include "engine/life.h"
+#include "engine/references.h"
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+
+enum {
+	DEFAULTS_LEVELS = 32,
+	DEFAULTS_MAX = 64 * 1024,
+	RECOVER_MAX = 100000,
+};
+
+struct settle {
+	struct list link;
+	struct timer timer;
+	struct engine *e;
+	int64_t node;
+};
+
+/* ---- reading a prompt with all that it draws in ---- */
+
+struct defaults {
+	struct prompt_source sources[DEFAULTS_LEVELS];
+	int64_t folders[DEFAULTS_LEVELS];
+	struct buf texts[DEFAULTS_LEVELS];
+	size_t count;
+};
+
+static void defaults_release(struct defaults *d)
+{
+	for (size_t i = 0; i < d->count; i++)
+		buf_release(&d->texts[i]);
+}
+
+/* defaults.yaml of this folder and of those above it, nearest first. */
+static int defaults_read(struct engine *e, int64_t folder, struct defaults *d, char **error)
+{
+	struct node dir, file;
+
+	for (; folder && d->count < DEFAULTS_LEVELS; folder = dir.parent) {
+		if (tree_get(e->cat, folder, &dir) < 0)
+			break;
+		if (tree_lookup(e->cat, folder, "defaults.yaml", &file) < 0 ||
+			!S_ISREG(file.st.st_mode))
+			continue;
+		struct buf *text = &d->texts[d->count];
+		buf_init(text, DEFAULTS_MAX);
+		d->folders[d->count] = folder;
+		d->count++;
+		const int rc = file_content(e->cat, file.id, text);
+		if (rc == -EFBIG)
+			return fail(error, -EINVAL, "defaults.yaml is over 64 KiB");
+		if (rc < 0)
+			return fail(error, rc, "defaults.yaml cannot be read: %s", strerror(-rc));
+		d->sources[d->count - 1] =
+			(struct prompt_source){"defaults.yaml", text->data, text->len};
+	}
+	return 0;
+}
+
+/* A prompt as it stands in its file. */
+struct reading {
+	struct node node;
+	char *name;
+	struct buf text;
+	struct prompt prompt;
+	int64_t references_folder; /* what its reference names are relative to */
+};
+
+static void reading_release(struct reading *r)
+{
+	free(r->name);
+	buf_release(&r->text);
+	prompt_release(&r->prompt);
+}
+
+/* The node's row and bytes. 1: nothing to parse (no prompt's name, blank). */
+static int reading_load(struct engine *e, int64_t node, struct reading *r, char **error)
+{
+	int rc = tree_get(e->cat, node, &r->node);
+
+	if (rc < 0)
+		return rc;
+	r->name = tree_name(e->cat, node);
+	if (!r->name || !S_ISREG(r->node.st.st_mode) || !names_is_prompt(r->name))
+		return 1;
+	buf_init(&r->text, PROMPT_FILE_MAX);
+	rc = file_content(e->cat, node, &r->text);
+	if (rc == -EFBIG)
+		return fail(error, -EINVAL, "%s: a prompt file may have at most 1 MiB", r->name);
+	if (rc < 0)
+		return fail(error, rc, "%s cannot be read: %s", r->name, strerror(-rc));
+	return prompt_is_blank(r->text.data, r->text.len) ? 1 : 0;
+}
+
+static int reading_parse(struct engine *e, struct reading *r, char **error)
+{
+	const struct prompt_source file = {r->name, r->text.data, r->text.len};
+	struct defaults *d = xcalloc(1, sizeof *d);
+
+	int rc = defaults_read(e, r->node.parent, d, error);
+	if (rc == 0)
+		rc = prompt_parse(&file, d->sources, d->count, &r->prompt, error);
+	if (rc == 0) {
+		const int level = r->prompt.reference_level;
+		r->references_folder = level > 0 ? d->folders[level - 1] : r->node.parent;
+	}
+	defaults_release(d);
+	free(d);
+	return rc == -EFBIG ? -EINVAL : rc;
+}
+
+/* ---- the commit ---- */
+
+static void settle(struct engine *e, int64_t node, void *delay_ms);
+static int64_t retry_delay_ms = 5000;
+
+static void note(struct engine *e, int64_t node, int err, const char *text)
+{
+	tree_draft_set(e->cat, node, err, text);
+	engine_tell(e, CHANGE_REQUEST, node, 0, 0, 0);
+}
+
+/* Whether this content was submitted last under this file. A withdrawn request was not. */
+static bool is_old_news(struct engine *e, const struct reading *r, const unsigned char *hash)
+{
+	struct request last;
+	bool same;
+
+	if (r->node.request == 0 || request_get(e->cat, r->node.request, &last) < 0)
+		return false;
+	same = last.state != REQUEST_CANCELED && memcmp(last.hash, hash, sizeof last.hash) == 0;
+	request_release(&last);
+	return same;
+}
+
+static bool unchanged(struct engine *e, const struct node *then, bool force)
+{
+	struct node now;
+
+	return tree_get(e->cat, then->id, &now) == 0 && now.pending == then->pending &&
+		(force || now.pending == PENDING_CLOSED) && now.parent == then->parent &&
+		now.request == then->request && now.st.st_nlink > 0 &&
+		now.st.st_size == then->st.st_size &&
+		now.st.st_mtim.tv_sec == then->st.st_mtim.tv_sec &&
+		now.st.st_mtim.tv_nsec == then->st.st_mtim.tv_nsec &&
+		!file_has_writer(e->cat, then->id);
+}
+
+static int insert(struct engine *e, struct reading *r, struct request *q,
+	const struct reference_set *refs, bool force)
+{
+	CLEANUP_FREE char *line = xasprintf("queued: %s", q->path);
+
+	catalogue_begin(e->cat, DB_FULL);
+	int rc = unchanged(e, &r->node, force) ? 0 : -EAGAIN;
+	if (rc == 0)
+		rc = request_insert(e->cat, q, refs->items, refs->count, line);
+	return catalogue_end(e->cat, rc);
+}
+
+/* Snapshots the references and inserts the request. */
+static int queue(struct engine *e, struct reading *r, const unsigned char *hash, bool force,
+	char **error)
+{
+	struct reference_set refs = {0};
+	struct request q = {
+		.node = r->node.id,
+		.path = tree_path(e->cat, r->node.id),
+		.order = r->prompt.order,
+		.state = REQUEST_QUEUED,
+		.price_low = -1,
+		.price_high = -1,
+		.charged = -1,
+		.balance_before = -1,
+		.balance_after = -1,
+	};
+	unsigned char raw[16];
+	int rc = q.path ? 0 : -EAGAIN;
+
+	randombytes_buf(raw, sizeof raw);
+	sodium_bin2hex(q.key, sizeof q.key, raw, sizeof raw);
+	memcpy(q.hash, hash, sizeof q.hash);
+	if (rc == 0)
+		rc = references_snapshot(e->cat, &r->prompt, r->node.parent, r->references_folder,
+			q.key, &refs, error);
+	if (rc == 0)
+		rc = account_check(e, &r->prompt, refs.count, error);
+	q.n_references = (int)refs.count;
+	if (rc == 0)
+		rc = insert(e, r, &q, &refs, force);
+	if (rc < 0)
+		request_refs_remove(e->cat, q.key);
+	else
+		engine_tell(e, CHANGE_REQUEST, q.node, q.id, 0, 0);
+	references_release(&refs);
+	free(q.path);
+	return rc < 0 ? rc : 1;
+}
+
+static int commit_reading(struct engine *e, struct reading *r, bool force, char **error)
+{
+	unsigned char hash[REQUEST_HASH_SIZE];
+
+	crypto_hash_sha256(hash, (const unsigned char *)r->text.data, r->text.len);
+	if (!force && is_old_news(e, r, hash)) {
+		tree_draft_set(e->cat, r->node.id, 0, NULL);
+		tree_set_pending(e->cat, r->node.id, PENDING_NONE);
+		engine_tell(e, CHANGE_REQUEST, r->node.id, r->node.request, 0, 0);
+		return 0;
+	}
+	const int rc = reading_parse(e, r, error);
+	return rc < 0 ? rc : queue(e, r, hash, force, error);
+}
+
+/* Clears what was owed, where nothing has happened to the file since. */
+static void settled(struct engine *e, const struct node *n)
+{
+	catalogue_begin(e->cat, DB_NORMAL);
+	int rc = unchanged(e, n, false) ? tree_set_pending(e->cat, n->id, PENDING_NONE) : 0;
+	catalogue_end(e->cat, rc < 0 ? rc : 0);
+	engine_tell(e, CHANGE_REQUEST, n->id, 0, 0, 0);
+}
+
+static int commit_loaded(struct engine *e, struct reading *r, bool force, char **error)
+{
+	if (file_has_writer(e->cat, r->node.id))
+		return force ? fail(error, -EBUSY, "%s is still open for writing", r->name) : 0;
+	if (!force && r->node.pending != PENDING_CLOSED)
+		return 0;
+	return commit_reading(e, r, force, error);
+}
+
+/* The text was at fault: a draft with a note. This machine was: the same, and tried again. When the
+ * file changed meanwhile (-EAGAIN), that change will have it looked at again. */
+static void not_committed(struct engine *e, const struct reading *r, int rc, const char *why)
+{
+	if (rc == -EAGAIN || rc == -ENOENT || rc == -ESTALE)
+		return;
+	if (rc == -EINVAL && why) {
+		settled(e, &r->node);
+		note(e, r->node.id, -rc, why);
+		return;
+	}
+	CLEANUP_FREE char *text = xasprintf("not queued yet: %s; it is tried again by itself",
+		why ? why : strerror(-rc));
+	note(e, r->node.id, -rc, text);
+	engine_post(e, settle, r->node.id, &retry_delay_ms);
+}
+
+int commit_node(struct engine *e, int64_t node, bool force, char **error)
+{
+	char *why = NULL;
+	struct reading r = {0};
+
+	int rc = reading_load(e, node, &r, &why);
+	if (rc == 0) {
+		rc = commit_loaded(e, &r, force, &why);
+	} else if (rc == 1 && force) {
+		rc = fail(&why, -EINVAL, "%s holds nothing to send", r.name ? r.name : "it");
+	} else if (rc == 1) {
+		if (r.node.pending == PENDING_CLOSED)
+			settled(e, &r.node);
+		rc = 0;
+	}
+
+	if (rc > 0)
+		engine_kick(e);
+	else if (rc < 0 && !force)
+		not_committed(e, &r, rc, why);
+	if (rc < 0 && error) {
+		*error = why ? why : xstrdup(strerror(-rc));
+		why = NULL;
+	}
+	free(why);
+	reading_release(&r);
+	return rc;
+}
+
+/* ---- FLUSH: what the writer must mend ---- */
+
+int engine_validate(struct engine *e, int64_t node)
+{
+	CLEANUP_FREE char *why = NULL;
+	struct reading r = {0};
+	int err;
+
+	int rc = reading_load(e, node, &r, &why);
+	if (rc == 0)
+		rc = reading_parse(e, &r, &why);
+	if (rc == 0)
+		rc = account_check(e, &r.prompt, r.prompt.n_references, &why);
+	reading_release(&r);
+	if (rc < 0 && why) {
+		note(e, node, -rc, why);
+		return rc;
+	}
+	if (rc == 0 && tree_draft_get(e->cat, node, &err, NULL, NULL) == 0)
+		note(e, node, 0, NULL);
+	return rc < 0 ? rc : 0;
+}
+
+/* ---- settling ---- */
+
+static void settle_free(struct engine *e, struct settle *s)
+{
+	timer_cancel(&e->timers, &s->timer);
+	list_remove(&s->link);
+	free(s);
+}
+
+static struct settle *settle_find(struct engine *e, int64_t node)
+{
+	list_for_each_safe (pos, next, &e->settling) {
+		struct settle *s = CONTAINER_OF(pos, struct settle, link);
+
+		if (s->node == node)
+			return s;
+	}
+	return NULL;
+}
+
+static void settle_over(struct timer *timer)
+{
+	struct settle *s = CONTAINER_OF(timer, struct settle, timer);
+	struct engine *e = s->e;
+	const int64_t node = s->node;
+
+	settle_free(e, s);
+	commit_node(e, node, false, NULL);
+}
+
+/* delay_ms: NULL for the settle time. */
+static void settle(struct engine *e, int64_t node, void *delay_ms)
+{
+	const int64_t delay = delay_ms ? *(int64_t *)delay_ms : e->config.settle_ms;
+	struct settle *s = settle_find(e, node);
+
+	if (!s) {
+		s = xcalloc(1, sizeof *s);
+		*s = (struct settle){.timer.fire = settle_over, .e = e, .node = node};
+		list_append(&e->settling, &s->link);
+	}
+	timer_set(&e->timers, &s->timer, clock_mono_ms() + delay);
+}
+
+static void disturb(struct engine *e, int64_t node, void *arg)
+{
+	struct settle *s = settle_find(e, node);
+
+	(void)arg;
+	if (s)
+		settle_free(e, s);
+}
+
+void engine_settle(struct engine *e, int64_t node)
+{
+	engine_post(e, settle, node, NULL);
+}
+
+void engine_disturb(struct engine *e, int64_t node)
+{
+	engine_post(e, disturb, node, NULL);
+}
+
+void engine_commit_now(struct engine *e, int64_t node)
+{
+	commit_node(e, node, false, NULL);
+}
+
+void commit_release(struct engine *e)
+{
+	list_for_each_safe (pos, next, &e->settling)
+		settle_free(e, CONTAINER_OF(pos, struct settle, link));
+}
+
+/* ---- start-up ---- */
+
+/* A file that was closed by its last writer is owed its commit. One that was flushed and perhaps
+ * still open is a draft: its writer may have had more to say (`(a; b) > f` flushes between the
+ * two), and half a prompt is not worth paying for. */
+static void recover_one(struct engine *e, int64_t node)
+{
+	struct node n;
+
+	if (tree_get(e->cat, node, &n) < 0)
+		return;
+	if (n.pending == PENDING_CLOSED) {
+		commit_node(e, node, false, NULL);
+		return;
+	}
+	struct reading r = {0};
+	const bool prompt = reading_load(e, node, &r, NULL) == 0;
+	tree_set_pending(e->cat, node, PENDING_NONE);
+	if (prompt)
+		note(e, node, EINTR,
+			"the mount ended while this file was being written; what had reached it "
+			"is here, and nothing was sent. Save it again, or send it as it is: "
+			"echo 'again PATH' > control");
+	reading_release(&r);
+}
+
+void commit_recover(struct engine *e)
+{
+	int64_t *ids = xcalloc(RECOVER_MAX, sizeof *ids);
+	const int n = tree_pending(e->cat, ids, RECOVER_MAX);
+
+	for (int i = 0; i < n; i++)
+		recover_one(e, ids[i]);
+	free(ids);
+}

@@ -1,0 +1,298 @@
+/*
+ * The verbs of /control and what follows from removing a prompt.
+ */
+#include "base/buf.h"
+#include "base/names.h"
+#include "catalogue/tree.h"
+#include "engine/internal.h"
+#include "engine/life.h"
+#include <errno.h>
+#include <stdio.h>
+
+enum { BATCH = 64, FOLDER_MAX = 100000 };
+
+/* ---- verbs on one prompt: 0 done, -EINVAL with *error when its state does not allow it ---- */
+
+typedef int verb_fn(struct engine *e, const struct node *n, char **error);
+
+static int latest(struct engine *e, const struct node *n, struct request *r, char **error)
+{
+	if (n->request == 0 || request_get(e->cat, n->request, r) < 0)
+		return fail(error, -EINVAL, "nothing was sent or queued for it yet");
+	return 0;
+}
+
+static int not_now(const struct request *r, const char *verb, char **error)
+{
+	return fail(error, -EINVAL, "it is %s; %s is not possible", life_name(r->state), verb);
+}
+
+static int moved(int rc, char **error)
+{
+	return rc == -ESTALE ? fail(error, -EAGAIN, "its state has just changed; look again") : rc;
+}
+
+static int do_again(struct engine *e, const struct node *n, char **error)
+{
+	const int rc = commit_node(e, n->id, true, error);
+
+	return rc < 0 ? rc : 0;
+}
+
+static int do_retry(struct engine *e, const struct node *n, char **error)
+{
+	struct request r;
+	int rc = latest(e, n, &r, error);
+
+	if (rc < 0)
+		return rc;
+	if (r.state == REQUEST_FAILED || r.state == REQUEST_REFUSED || r.state == REQUEST_UNKNOWN) {
+		/* After a failure it is another generation, with a key of its own. What may have
+		 * arrived keeps its key, so that a hub that knows keys does not charge it again. */
+		if (r.state == REQUEST_FAILED)
+			r.retries++;
+		r.generation = 0;
+		r.reason = OUTCOME_OK;
+		r.not_before_ms = 0;
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, "retry, by the user"), error);
+	} else {
+		rc = not_now(&r, "retry", error);
+	}
+	request_release(&r);
+	return rc;
+}
+
+static int do_cancel(struct engine *e, const struct node *n, char **error)
+{
+	struct request r;
+	int rc = latest(e, n, &r, error);
+
+	if (rc < 0)
+		return rc;
+	r.generation = 0;
+	if (life_may(r.state, REQUEST_CANCELED))
+		rc = moved(life_move(e, &r, REQUEST_CANCELED, DB_FULL, "canceled, by the user"),
+			error);
+	else
+		rc = not_now(&r, "cancel", error);
+	request_release(&r);
+	return rc;
+}
+
+static int do_approve(struct engine *e, const struct node *n, char **error)
+{
+	struct request r;
+	int rc = latest(e, n, &r, error);
+
+	if (rc < 0)
+		return rc;
+	if (r.state == REQUEST_HELD) {
+		r.approved = true;
+		r.hold = HOLD_NONE;
+		free(r.text);
+		r.text = NULL;
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, "approved, by the user"),
+			error);
+	} else {
+		rc = not_now(&r, "approve", error);
+	}
+	request_release(&r);
+	return rc;
+}
+
+/* ---- verbs on everything ---- */
+
+static int do_pause(struct engine *e)
+{
+	return catalogue_set(e->cat, "paused", "1");
+}
+
+static int do_resume(struct engine *e)
+{
+	const int rc = catalogue_set(e->cat, "paused", NULL);
+
+	submit_unhold(e);
+	return rc;
+}
+
+static void refresh(struct engine *e, int64_t id, void *arg)
+{
+	(void)id;
+	(void)arg;
+	submit_gate_opened(&e->gate);
+	timer_cancel(&e->timers, &e->gate);
+	account_want_models(e);
+	account_want_balance(e);
+}
+
+static int do_refresh(struct engine *e)
+{
+	engine_post(e, refresh, 0, NULL);
+	return 0;
+}
+
+static const struct verb {
+	const char *name;
+	verb_fn *on_prompt;
+	int (*on_all)(struct engine *e);
+} verbs[] = {
+	{"again", do_again, NULL},
+	{"retry", do_retry, NULL},
+	{"cancel", do_cancel, NULL},
+	{"approve", do_approve, NULL},
+	{"pause", NULL, do_pause},
+	{"resume", NULL, do_resume},
+	{"refresh", NULL, do_refresh},
+};
+
+/* ---- a folder: each prompt below it whose state allows the verb ---- */
+
+struct children {
+	struct {
+		int64_t id;
+		bool folder;
+	} *items;
+	size_t count, alloc;
+};
+
+static bool collect(void *arg, int64_t id, const char *name, mode_t mode)
+{
+	struct children *c = arg;
+
+	if (!S_ISDIR(mode) && !(S_ISREG(mode) && names_is_prompt(name)))
+		return true;
+	if (c->count == c->alloc) {
+		c->alloc = c->alloc ? c->alloc * 2 : 64;
+		c->items = xrealloc(c->items, c->alloc * sizeof *c->items);
+	}
+	c->items[c->count].id = id;
+	c->items[c->count].folder = S_ISDIR(mode);
+	return ++c->count < FOLDER_MAX;
+}
+
+static int on_folder(struct engine *e, int64_t folder, verb_fn *fn, int *done)
+{
+	struct children c = {0};
+	struct node n;
+	int rc = tree_list(e->cat, folder, collect, &c);
+
+	for (size_t i = 0; i < c.count; i++) {
+		if (c.items[i].folder)
+			on_folder(e, c.items[i].id, fn, done);
+		else if (tree_get(e->cat, c.items[i].id, &n) == 0 && fn(e, &n, NULL) == 0)
+			(*done)++;
+	}
+	free(c.items);
+	return rc;
+}
+
+static int on_path(struct engine *e, const struct verb *v, const char *path, char **error)
+{
+	CLEANUP_FREE char *why = NULL;
+	struct node n;
+	int done = 0;
+
+	while (*path == '/')
+		path++;
+	int rc = tree_resolve(e->cat, 0, path, &n);
+	if (rc < 0)
+		return fail(error, -EINVAL, "%s: no such file; write the path from the mount down, "
+			"as in: %s requests/cat.prompt", path, v->name);
+	if (S_ISDIR(n.st.st_mode)) {
+		rc = on_folder(e, n.id, v->on_prompt, &done);
+		if (rc == 0 && done == 0)
+			rc = fail(error, -EINVAL, "%s: nothing below it can be asked to %s", path,
+				v->name);
+		return rc;
+	}
+	rc = v->on_prompt(e, &n, &why);
+	return rc < 0 ? fail(error, rc, "%s: %s", path, why ? why : strerror(-rc)) : 0;
+}
+
+static int unknown_verb(const char *word, char **error)
+{
+	const char *names[ARRAY_SIZE(verbs) + 1];
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		names[i] = verbs[i].name;
+	names[ARRAY_SIZE(verbs)] = NULL;
+
+	const char *near = names_nearest(word, names);
+	return fail(error, -EINVAL, "\"%s\" is no verb%s%s%s; reading control shows them", word,
+		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+static int run_line(struct engine *e, const char *line, char **error)
+{
+	const char *end = line + strlen(line);
+
+	line += strspn(line, " \t");
+	while (end > line && strchr(" \t\r\n", end[-1]))
+		end--;
+	CLEANUP_FREE char *text = xstrndup(line, (size_t)(end - line));
+	if (!*text)
+		return 0;
+
+	char *path = text + strcspn(text, " \t");
+	if (*path)
+		*path++ = '\0';
+	path += strspn(path, " \t");
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		const struct verb *v = &verbs[i];
+
+		if (strcmp(v->name, text) != 0)
+			continue;
+		if (v->on_all)
+			return *path ? fail(error, -EINVAL, "%s takes no path", v->name)
+				     : v->on_all(e);
+		if (!*path)
+			return fail(error, -EINVAL, "%s what? as in: %s requests/cat.prompt",
+				v->name, v->name);
+		const int rc = on_path(e, v, path, error);
+		engine_kick(e);
+		return rc;
+	}
+	return unknown_verb(text, error);
+}
+
+int engine_control(struct engine *e, const char *line, char **error)
+{
+	char *why = NULL;
+	const int rc = run_line(e, line, &why);
+
+	pthread_mutex_lock(&e->lock);
+	free(e->control_error);
+	e->control_error = rc < 0 ? xstrdup(why ? why : strerror(-rc)) : NULL;
+	pthread_mutex_unlock(&e->lock);
+	if (rc < 0 && error && !*error) {
+		*error = why;
+		why = NULL;
+	}
+	free(why);
+	return rc;
+}
+
+/* ---- a prompt was removed ---- */
+
+void engine_removed(struct engine *e, int64_t node)
+{
+	static const enum request_state unsent[] = {REQUEST_QUEUED, REQUEST_HELD};
+
+	for (size_t s = 0; s < ARRAY_SIZE(unsent); s++) {
+		int64_t ids[BATCH];
+		const int n = request_of_node(e->cat, node, unsent[s], ids, BATCH);
+
+		for (int i = 0; i < n; i++) {
+			struct request r;
+
+			if (request_get(e->cat, ids[i], &r) < 0)
+				continue;
+			r.generation = 0;
+			if (life_may(r.state, REQUEST_CANCELED) && r.state != REQUEST_UNKNOWN)
+				life_move(e, &r, REQUEST_CANCELED, DB_FULL,
+					"canceled: %s was removed before it was sent", r.path);
+			request_release(&r);
+		}
+	}
+}

@@ -1,0 +1,234 @@
+#include "engine/engine.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "engine/internal.h"
+#include <errno.h>
+#include <sodium.h>
+
+enum { STOP_SLICE_MS = 50 };
+
+struct command {
+	struct list link;
+	void (*run)(struct engine *e, int64_t id, void *arg);
+	int64_t id;
+	void *arg;
+};
+
+void engine_tell(struct engine *e, enum engine_change what, int64_t node, int64_t request,
+	int64_t generation, int64_t image)
+{
+	const struct engine_event event = {what, node, request, generation, image};
+
+	if (e->events.changed)
+		e->events.changed(e->events.arg, &event);
+}
+
+void engine_post(struct engine *e, void (*run)(struct engine *e, int64_t id, void *arg), int64_t id,
+	void *arg)
+{
+	struct command *c = xcalloc(1, sizeof *c);
+
+	*c = (struct command){.run = run, .id = id, .arg = arg};
+	pthread_mutex_lock(&e->lock);
+	list_append(&e->commands, &c->link);
+	pthread_mutex_unlock(&e->lock);
+	net_wake(e->net);
+}
+
+static void kicked(struct engine *e, int64_t id, void *arg)
+{
+	(void)id;
+	(void)arg;
+	e->kicked = true;
+}
+
+void engine_kick(struct engine *e)
+{
+	engine_post(e, kicked, 0, NULL);
+}
+
+int64_t backoff_jitter(int64_t delay_ms)
+{
+	const uint32_t spread = (uint32_t)(delay_ms * 2 / 5) + 1;
+
+	return delay_ms - delay_ms / 5 + randombytes_uniform(spread);
+}
+
+int64_t backoff_next(int64_t delay_ms, int64_t most_ms)
+{
+	const int64_t next = delay_ms + delay_ms / 2;
+
+	return next > most_ms ? most_ms : next;
+}
+
+/* Runs the commands that were there when it began; they may post more. */
+static bool run_commands(struct engine *e)
+{
+	struct list taken = LIST_INIT(taken);
+	bool stopping;
+
+	pthread_mutex_lock(&e->lock);
+	while (!list_empty(&e->commands)) {
+		struct list *link = e->commands.next;
+
+		list_remove(link);
+		list_append(&taken, link);
+	}
+	stopping = e->stopping;
+	pthread_mutex_unlock(&e->lock);
+
+	list_for_each_safe (pos, next, &taken) {
+		struct command *c = CONTAINER_OF(pos, struct command, link);
+
+		list_remove(pos);
+		c->run(e, c->id, c->arg);
+		free(c);
+	}
+	return !stopping;
+}
+
+static void day_began(struct timer *timer)
+{
+	struct engine *e = CONTAINER_OF(timer, struct engine, midnight);
+	const int64_t now = clock_wall_ms();
+	const int64_t day = 24 * 3600 * 1000;
+
+	/* A day of 23 or 25 hours is met by looking again an hour later at the latest. */
+	int64_t wait = clock_day_start_ms(now) + day - now;
+	if (wait < 1000 || wait > 3600 * 1000)
+		wait = wait < 1000 ? 1000 : 3600 * 1000;
+	timer_set(&e->timers, timer, clock_mono_ms() + wait);
+	if (e->config.max_spend >= 0)
+		submit_unhold(e);
+}
+
+/* Sent POSTs get their time to be answered: what is not answered by then stays `sending`. */
+static void finish_posts(struct engine *e)
+{
+	const int64_t deadline = clock_mono_ms() + e->grace_ms;
+
+	while (e->sending > 0 && clock_mono_ms() < deadline)
+		net_run(e->net, STOP_SLICE_MS);
+}
+
+static void *engine_main(void *arg)
+{
+	struct engine *e = arg;
+
+	submit_recover(e);
+	follow_recover(e);
+	commit_recover(e);
+	pictures_start(e);
+	account_start(e);
+	day_began(&e->midnight);
+	e->kicked = true;
+	while (run_commands(e)) {
+		timers_run(&e->timers, clock_mono_ms());
+		if (e->kicked) {
+			e->kicked = false;
+			submit_queue(e);
+		}
+		net_run(e->net,
+			e->kicked ? 0 : timers_wait_ms(&e->timers, clock_mono_ms(), -1));
+	}
+	finish_posts(e);
+	return NULL;
+}
+
+
+struct engine *engine_create(const struct engine_config *config, struct catalogue *cat,
+	const struct engine_events *events, char **error)
+{
+	char *origin = net_origin(config->hub, error);
+	if (!origin)
+		return NULL;
+	if (sodium_init() < 0) {
+		fail(error, -EIO, "libsodium does not start");
+		free(origin);
+		return NULL;
+	}
+
+	struct engine *e = xcalloc(1, sizeof *e);
+	e->config = *config;
+	e->config.hub = origin;
+	e->config.key = xstrdup_or_null(config->key);
+	e->config.cache_dir = xstrdup_or_null(config->cache_dir);
+	if (e->config.sending_max <= 0)
+		e->config.sending_max = 4;
+	e->cat = cat;
+	if (events)
+		e->events = *events;
+	e->gate.fire = submit_gate_opened;
+	e->midnight.fire = day_began;
+	pthread_mutex_init(&e->lock, NULL);
+	list_init(&e->commands);
+	list_init(&e->flights);
+	list_init(&e->errands);
+	list_init(&e->settling);
+	list_init(&e->adoptions);
+	catalogue_models_load(cat, &e->models, &(int64_t){0});
+
+	CLEANUP_FREE char *idempotent = catalogue_setting(cat, "idempotent");
+	e->idempotent = idempotent && strcmp(idempotent, "1") == 0;
+
+	const struct net_config net = {.hub = origin, .key = e->config.key};
+	e->net = net_create(&net, error);
+	e->pictures = e->net ? pictures_create(e, error) : NULL;
+	if (!e->pictures) {
+		engine_destroy(e);
+		return NULL;
+	}
+	return e;
+}
+
+int engine_start(struct engine *e)
+{
+	const int rc = thread_start(&e->thread, "engine", engine_main, e);
+
+	e->running = rc == 0;
+	return rc;
+}
+
+void engine_stop(struct engine *e, int64_t grace_ms)
+{
+	if (!e->running)
+		return;
+	pthread_mutex_lock(&e->lock);
+	e->stopping = true;
+	e->grace_ms = grace_ms;
+	pthread_mutex_unlock(&e->lock);
+	net_wake(e->net);
+	pthread_join(e->thread, NULL);
+	e->running = false;
+
+	adopt_release(e, -ENOTCONN);
+	pictures_release(e);
+	follow_release(e);
+	account_release(e);
+	commit_release(e);
+}
+
+void engine_destroy(struct engine *e)
+{
+	if (!e)
+		return;
+	engine_stop(e, 0);
+	list_for_each_safe (pos, next, &e->commands)
+		free(CONTAINER_OF(pos, struct command, link));
+	/* What a cancelled call would have got: each begins with its link. */
+	list_for_each_safe (errand, following, &e->errands)
+		free(errand);
+	net_destroy(e->net);
+	pictures_destroy(e->pictures);
+	timers_release(&e->timers);
+	wire_models_release(&e->models);
+	free(e->hub_message);
+	free(e->gate_why);
+	free(e->control_error);
+	pthread_mutex_destroy(&e->lock);
+	free((char *)e->config.hub);
+	free((char *)e->config.key);
+	free((char *)e->config.cache_dir);
+	free(e);
+}

@@ -1,0 +1,42 @@
+/*
+ * life.h - the states of a request and the one function that changes them.
+ *
+ *	queued → held, sending, refused, canceled
+ *	held → queued, canceled
+ *	sending → running, failed, refused, unknown; back to queued (it provably never left, 429, or
+ *		the hub is idempotent); held (402)
+ *	running → succeeded, failed
+ *	failed, refused → queued (retry)	unknown → queued (retry), canceled
+ *	succeeded, canceled: final
+ *
+ * What holds in each state (life_check() asserts it in tests and logs it otherwise):
+ *	queued, held, canceled	no generation
+ *	held			a hold that is not HOLD_NONE
+ *	sending			sent_ms is set, and was durable before the POST could leave
+ *	running, succeeded	a generation
+ *	refused, failed, unknown a reason that is not OUTCOME_OK
+ * (a request that was tried before keeps no generation when it is queued again)
+ */
+#ifndef ENGINE_LIFE_H
+#define ENGINE_LIFE_H
+
+#include "catalogue/request.h"
+#include "engine/engine.h"
+
+bool life_may(enum request_state from, enum request_state to);
+/* Nothing more happens by itself in this state (final, or it waits for the user). */
+bool life_rests(enum request_state state);
+const char *life_name(enum request_state state);
+
+/*
+ * Moves r (as read, r->state being where it is) to a state: checks the table and the invariants,
+ * writes the row and the log line in one transaction of that durability, tells events.changed.
+ * Fields of r the caller changed before (reason, text, generation, charged, …) are written with it.
+ * Any thread. -ESTALE when the row has moved meanwhile (r is then out of date and nothing was
+ * written), -EINVAL when the table does not know the way, or the catalogue's error; r->state is
+ * unchanged then.
+ */
+int life_move(struct engine *e, struct request *r, enum request_state to,
+	enum db_durability durability, const char *log_format, ...) PRINTF_LIKE(5, 6);
+
+#endif

@@ -1,0 +1,263 @@
+#include "engine/words.h"
+#include "base/buf.h"
+#include "engine/life.h"
+#include <errno.h>
+#include <stdio.h>
+
+enum { TEXT_MAX = 8192 };
+
+static const struct {
+	int err;
+	const char *why;
+	const char *next; /* %s is the path */
+} holds[] = {
+	[HOLD_NONE] = {0, "", ""},
+	[HOLD_BUDGET] = {EDQUOT, "it would go over the day's budget (--max-spend)",
+		"it goes on by itself tomorrow; now: echo 'approve %s' > control"},
+	[HOLD_BALANCE] = {EDQUOT, "it costs more than the balance",
+		"buy credits, it then goes on by itself; or: echo 'cancel %s' > control"},
+	[HOLD_PRICE] = {EDQUOT, "the hub does not tell what this model costs",
+		"to send it all the same: echo 'approve %s' > control"},
+	[HOLD_CREDITS] = {EDQUOT, "the hub says that there are not enough credits",
+		"buy credits, it then goes on by itself; or: echo 'cancel %s' > control"},
+	[HOLD_PAUSED] = {EAGAIN, "the queue is paused", "echo resume > control"},
+};
+
+/* One line of somebody else's words: no control characters, not too long. */
+static void add_line(struct buf *b, const char *text)
+{
+	for (size_t i = 0; text[i] && i < 500; i++)
+		buf_addch(b, (unsigned char)text[i] < ' ' || text[i] == 127 ? ' ' : text[i]);
+}
+
+static void add_credits(struct buf *b, const struct request *r)
+{
+	if (r->charged >= 0)
+		buf_printf(b, "%lld credits", (long long)r->charged);
+	else if (r->price_low < 0)
+		buf_addstr(b, "price not known");
+	else if (r->price_low == r->price_high)
+		buf_printf(b, "%lld credits", (long long)r->price_low);
+	else
+		buf_printf(b, "%lld to %lld credits", (long long)r->price_low,
+			(long long)r->price_high);
+}
+
+static const char *model_of(const struct request *r)
+{
+	return r->order.model ? r->order.model : "the hub's first model";
+}
+
+static const char *reason_of(const struct request *r)
+{
+	return r->text ? r->text : outcome_fact(r->reason)->word;
+}
+
+static void add_next(struct buf *b, const char *format, const char *path)
+{
+	const char *hole = strstr(format, "%s");
+
+	if (!hole) {
+		buf_addstr(b, format);
+		return;
+	}
+	buf_add(b, format, (size_t)(hole - format));
+	buf_addstr(b, path);
+	buf_addstr(b, hole + 2);
+}
+
+static void add_succeeded(struct buf *b, const struct request *r, const struct words_context *c)
+{
+	const int wanted = order_images(&r->order);
+
+	buf_printf(b, "%d picture%s", c->pictures, c->pictures == 1 ? "" : "s");
+	if (c->pictures < wanted)
+		buf_printf(b, " of %d", wanted);
+	buf_addstr(b, ", ");
+	add_credits(b, r);
+	buf_printf(b, ", %s", model_of(r));
+	if (r->sent_ms && r->changed_ms >= r->sent_ms)
+		buf_printf(b, ", %lld s", (long long)((r->changed_ms - r->sent_ms) / 1000));
+}
+
+static void add_evidence(struct buf *b, const struct request *r)
+{
+	if (r->balance_before < 0)
+		return;
+	buf_printf(b, "balance before: %lld", (long long)r->balance_before);
+	if (r->balance_after >= 0)
+		buf_printf(b, ", after: %lld", (long long)r->balance_after);
+}
+
+static void add_body(struct buf *b, const struct request *r, const struct words_context *c)
+{
+	switch (r->state) {
+	case REQUEST_QUEUED:
+		if (c->waiting)
+			add_line(b, c->waiting);
+		else
+			buf_addstr(b, "waits for its turn");
+		break;
+	case REQUEST_HELD:
+		add_line(b, r->text ? r->text : holds[r->hold].why);
+		buf_addstr(b, "; not charged; ");
+		add_next(b, holds[r->hold].next, r->path);
+		break;
+	case REQUEST_SENDING:
+		add_credits(b, r);
+		buf_printf(b, ", %s", model_of(r));
+		break;
+	case REQUEST_RUNNING:
+		buf_printf(b, "%s, ", c->hub_word ? c->hub_word : "at the hub");
+		add_credits(b, r);
+		buf_printf(b, ", %s", model_of(r));
+		break;
+	case REQUEST_SUCCEEDED:
+		add_succeeded(b, r, c);
+		break;
+	case REQUEST_FAILED:
+		add_line(b, reason_of(r));
+		buf_addstr(b, r->charged > 0 ? "; charged " : "; not charged");
+		if (r->charged > 0)
+			add_credits(b, r);
+		break;
+	case REQUEST_REFUSED:
+		add_line(b, reason_of(r));
+		buf_addstr(b, "; not charged");
+		break;
+	case REQUEST_UNKNOWN:
+		add_line(b, reason_of(r));
+		buf_addstr(b, "; it may have been charged");
+		if (r->balance_before >= 0) {
+			buf_addstr(b, " (");
+			add_evidence(b, r);
+			buf_addstr(b, ")");
+		}
+		break;
+	default:
+		buf_addstr(b, "withdrawn before it was sent; not charged");
+		break;
+	}
+}
+
+char *words_status(const struct request *r, const struct words_context *c)
+{
+	struct buf b;
+
+	buf_init(&b, TEXT_MAX);
+	buf_printf(&b, "%s: ", life_name(r->state));
+	add_body(&b, r, c);
+	buf_addch(&b, '\n');
+	return buf_take(&b);
+}
+
+char *words_progress(const struct request *r, const struct words_context *c)
+{
+	if (r->state == REQUEST_QUEUED && c->waiting)
+		return xasprintf("queued: %s\n", c->waiting);
+	if (r->state == REQUEST_QUEUED)
+		return xstrdup("queued\n");
+	if (r->state == REQUEST_SENDING)
+		return xasprintf("sending %lld s\n", (long long)((c->now_ms - r->sent_ms) / 1000));
+	if (r->state == REQUEST_RUNNING)
+		return xasprintf("%s %lld s\n", c->hub_word ? c->hub_word : "running",
+			(long long)((c->now_ms - r->sent_ms) / 1000));
+	return words_status(r, c);
+}
+
+static const char *next_of(const struct request *r)
+{
+	switch (r->state) {
+	case REQUEST_HELD:
+		return holds[r->hold].next;
+	case REQUEST_FAILED:
+	case REQUEST_REFUSED:
+		return "mend it and save the file, or try the same again: echo 'retry %s' > control";
+	default:
+		return "look at your balance and, where the hub has one, its list of generations; "
+		       "then echo 'retry %s' > control (which may pay a second time), or "
+		       "'cancel' to let it rest";
+	}
+}
+
+static void add_charged(struct buf *b, const struct request *r)
+{
+	buf_addstr(b, "charged: ");
+	if (r->state == REQUEST_UNKNOWN) {
+		buf_addstr(b, "not known");
+		if (r->balance_before >= 0) {
+			buf_addstr(b, "; ");
+			add_evidence(b, r);
+		}
+	} else if (r->charged > 0) {
+		buf_printf(b, "%lld credits", (long long)r->charged);
+	} else {
+		buf_addstr(b, "nothing");
+	}
+	buf_addch(b, '\n');
+}
+
+char *words_error(const struct request *r)
+{
+	const bool held = r->state == REQUEST_HELD;
+	struct buf b;
+
+	if (!held && r->state != REQUEST_FAILED && r->state != REQUEST_REFUSED &&
+		r->state != REQUEST_UNKNOWN)
+		return NULL;
+	buf_init(&b, TEXT_MAX);
+	buf_printf(&b, "what:    %s is %s\nwhy:     ", r->path, life_name(r->state));
+	if (held && !r->text)
+		buf_addstr(&b, holds[r->hold].why);
+	else
+		add_line(&b, reason_of(r));
+	buf_addch(&b, '\n');
+	add_charged(&b, r);
+	buf_addstr(&b, "next:    ");
+	if (!held && r->state != REQUEST_UNKNOWN && outcome_fact(r->reason)->advice) {
+		buf_addstr(&b, outcome_fact(r->reason)->advice);
+		buf_addstr(&b, "\n         ");
+	}
+	add_next(&b, next_of(r), r->path);
+	buf_addch(&b, '\n');
+	return buf_take(&b);
+}
+
+char *words_draft_status(int err, const char *text)
+{
+	struct buf b;
+
+	(void)err;
+	buf_init(&b, TEXT_MAX);
+	buf_addstr(&b, "draft: ");
+	add_line(&b, text);
+	buf_addstr(&b, "; nothing was sent\n");
+	return buf_take(&b);
+}
+
+char *words_draft_error(const char *path, int err, const char *text)
+{
+	struct buf b;
+
+	(void)err;
+	buf_init(&b, TEXT_MAX);
+	buf_printf(&b, "what:    %s is a draft\nwhy:     ", path);
+	add_line(&b, text);
+	buf_printf(&b,
+		"\ncharged: nothing\nnext:    mend the text and save it, or, once it is right, "
+		"echo 'again %s' > control\n",
+		path);
+	return buf_take(&b);
+}
+
+int words_errno(const struct request *r)
+{
+	if (r->state == REQUEST_SUCCEEDED)
+		return 0;
+	if (r->state == REQUEST_HELD)
+		return holds[r->hold].err;
+	if (r->state == REQUEST_CANCELED)
+		return ECANCELED;
+	const int err = outcome_fact(r->reason)->err;
+	return err ? err : EIO;
+}

@@ -1,0 +1,30 @@
+/*
+ * options.h - the command line of imagehubfs.
+ */
+#ifndef LOCAL_OPTIONS_H
+#define LOCAL_OPTIONS_H
+
+#include "base/util.h"
+
+enum { LOCAL_OPTIONS_MAX = 32 };
+
+struct options {
+	const char *mountpoint;
+	const char *hub;	 /* NULL: the hosted hub, or the embedded one with local */
+	const char *key_file, *profile, *state, *cache;
+	const char *fuse_options; /* what followed -o */
+	int64_t cache_max;	 /* bytes; 0: no limit */
+	int64_t max_spend;	 /* -1: no limit */
+	int64_t settle_ms;
+	int read_ahead;
+	bool local, eager, foreground, debug, verify_cache;
+	const char *local_options[LOCAL_OPTIONS_MAX]; /* for the embedded hub */
+	int n_local_options;
+};
+
+#define OPTIONS_HOSTED_HUB "https://www.gptimagehub.com"
+
+/* -1: go on; otherwise the exit status, everything being said. Strings are borrowed from argv. */
+int options_parse(int argc, char **argv, struct options *o);
+
+#endif

@@ -1,0 +1,225 @@
+/*
+ * internal.h - what the files of the mount share. Not for other folders.
+ *
+ *	mount.c		life, the session, the table of operations
+ *	nodes.c		inode numbers, look-up, attributes
+ *	tree.c		/requests: what changes names and attributes
+ *	files.c		open files of the user's
+ *	texts.c		text files: a snapshot at each open; /control
+ *	pictures.c	reading pictures
+ *	wait.c		NAME.wait
+ *	dirs.c		listings
+ *	xattrs.c	extended attributes
+ *	ghosts.c	derived names of prompts that are just being deleted with their folder
+ *	park.c		requests that wait without a worker
+ *	notifier.c	announcing new names, deadlines
+ *
+ * Identity. An inode number is a type in the top byte and a row id below: it means the same for
+ * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing. A picture is
+ * the same inode under /requests and under /generations.
+ *
+ * Locks, in the order in which they may be taken: none of the mount's is held while another is
+ * taken or while the catalogue or the engine is called. libfuse calls the interrupt callback with
+ * the request's own lock held; park.c says what follows.
+ */
+#ifndef MOUNT_INTERNAL_H
+#define MOUNT_INTERNAL_H
+
+#include "base/list.h"
+#include "catalogue/derived.h"
+#include "catalogue/file.h"
+#include "catalogue/tree.h"
+#include "engine/engine.h"
+#include "mount/mount.h"
+#include "mount/notifier.h"
+#include "mount/park.h"
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+
+struct ghosts;
+
+struct mount {
+	struct mount_config config; /* strings owned */
+	char *path;		    /* the mount point, absolute */
+	struct catalogue *cat;
+	struct engine *engine;
+	struct fuse_session *session;
+	struct park *park;
+	struct notifier *notifier;
+	struct ghosts *ghosts;
+	uid_t uid;
+	gid_t gid;
+	int64_t since_ms; /* when it was mounted: the times of what has none */
+	bool mounted;
+	void (*ready)(void *arg);
+	void *ready_arg;
+
+	pthread_mutex_t snapshots_lock;
+	struct list snapshots; /* open texts, oldest first */
+};
+
+/* ---- nodes.c ---- */
+
+enum ino_type {
+	INO_STATIC,  /* id: enum static_node */
+	INO_TREE,    /* id: node */
+	INO_STATUS,  /* id: the prompt's node, for these */
+	INO_WAIT,
+	INO_ERROR,
+	INO_GENERATION, /* id: generation row */
+	INO_TEXT,	/* id: generation row × 16 + enum generation_text */
+	INO_IMAGE,	/* id: image row */
+	INO_MODEL,	/* id: its number in the list */
+};
+
+enum static_node {
+	STATIC_ROOT = FUSE_ROOT_ID,
+	STATIC_README,
+	STATIC_CREDITS,
+	STATIC_ACCOUNT,
+	STATIC_MODELS,
+	STATIC_CONTROL,
+	STATIC_GENERATIONS,
+};
+
+enum generation_text {
+	GTEXT_STATUS,
+	GTEXT_LOG,
+	GTEXT_PROMPT,
+	GTEXT_REQUEST,
+	GTEXT_RESPONSE,
+	GTEXT_ERROR,
+	GTEXT_COUNT,
+};
+
+static inline fuse_ino_t ino_make(enum ino_type type, int64_t id)
+{
+	return (fuse_ino_t)type << 56 | (fuse_ino_t)id;
+}
+
+static inline enum ino_type ino_type(fuse_ino_t ino)
+{
+	return (enum ino_type)(ino >> 56);
+}
+
+static inline int64_t ino_id(fuse_ino_t ino)
+{
+	return (int64_t)(ino & (((fuse_ino_t)1 << 56) - 1));
+}
+
+/* /requests itself. */
+static inline fuse_ino_t ino_requests(void)
+{
+	return ino_make(INO_TREE, TREE_ROOT);
+}
+
+bool is_text(fuse_ino_t ino);
+fuse_ino_t ino_of_derived(const struct derived *d);
+const char *generation_text_name(enum generation_text text);
+enum engine_text generation_text_kind(enum generation_text text);
+
+/* Attributes of any inode, st_ino included. -ENOENT. */
+int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st);
+/* The same as an entry, with the timeouts of its kind. */
+int node_entry(struct mount *m, fuse_ino_t ino, struct fuse_entry_param *e);
+double node_attr_timeout(fuse_ino_t ino);
+/* Attributes of a generation's folder, without asking the catalogue. */
+void generation_stat(struct mount *m, int64_t id, int64_t created_ms, int64_t changed_ms,
+	struct stat *st);
+
+/* A name in a directory. -ENOENT; 1 when it is an id that only the hub may know. for_helper: what
+ * is not announced yet is not there, however old. */
+int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
+	bool for_helper);
+/* A derived name in a folder of /requests, whether announced or not. */
+int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
+/* Whether a name may be shown that came to be at since_ms (wall). */
+bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms);
+bool is_helper(struct mount *m, fuse_req_t req);
+/* The names of a generation's folder that exist, of a listed picture: "1.png" (name_size 32). */
+bool generation_has(const struct generation *g, enum generation_text text);
+void image_name(const struct image *i, char name[32]);
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+
+/* ---- tree.c ---- */
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+	struct fuse_file_info *fi);
+void op_readlink(fuse_req_t req, fuse_ino_t ino);
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+	const char *new_name, unsigned flags);
+/* A new node in /requests, owned as its creator and folder say. */
+int create_node(struct mount *m, fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	const char *target, struct node *out);
+/* -EROFS when a directory is none of /requests. */
+int check_requests_dir(fuse_ino_t parent);
+
+/* ---- files.c ---- */
+void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	struct fuse_file_info *fi);
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
+	struct fuse_file_info *fi);
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+	struct fuse_file_info *fi);
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+
+/* ---- texts.c ---- */
+/* A text as it is now, owned. */
+int text_render(struct mount *m, fuse_ino_t ino, char **text, size_t *len);
+/* The size of the newest open snapshot of an inode, or -1. */
+int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
+void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
+void text_release(struct mount *m, struct fuse_file_info *fi);
+void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t len);
+
+/* ---- pictures.c ---- */
+void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void image_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
+void image_close(struct fuse_file_info *fi);
+
+/* ---- wait.c ---- */
+void wait_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void wait_read(struct mount *m, fuse_req_t req, size_t size, struct fuse_file_info *fi);
+void wait_release(struct fuse_file_info *fi);
+/* A parked read whose node has changed, or whose time has come. Takes p. */
+void wait_again(struct mount *m, struct parked *p);
+
+/* ---- dirs.c ---- */
+void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+	struct fuse_file_info *fi);
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+
+/* ---- xattrs.c ---- */
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+	int flags);
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* ---- ghosts.c ---- */
+struct ghosts *ghosts_create(void);
+void ghosts_destroy(struct ghosts *g);
+/* A process has listed a folder. */
+void ghosts_listed(struct ghosts *g, int64_t dir, pid_t pid);
+/* A derived name is about to go with its prompt, which the process removes. */
+void ghosts_add(struct ghosts *g, int64_t dir, const char *name, fuse_ino_t ino, pid_t pid);
+/* Whether that name is one for that process; taken away when `take`. */
+bool ghosts_find(struct ghosts *g, int64_t dir, const char *name, pid_t pid, bool take,
+	fuse_ino_t *ino);
+
+#endif

@@ -1,0 +1,393 @@
+#include "mount/mount.h"
+#include "base/clock.h"
+#include "base/exit_status.h"
+#include "base/log.h"
+#include "mount/internal.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+
+enum { WORKERS = 16, MAX_READ = 1024 * 1024 };
+
+static const char fs_type[] = "fuse.imagehubfs";
+
+struct park *mount_park(struct mount *m)
+{
+	return m->park;
+}
+
+/* ---- operations of the whole ---- */
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct mount *m = userdata;
+	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
+		FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_SPLICE_READ |
+		FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_ATOMIC_O_TRUNC |
+		FUSE_CAP_CACHE_SYMLINKS;
+
+	conn->want |= conn->capable & wanted;
+	/* What is cached of a file is known to be right: see keep_cache. */
+	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV |
+		FUSE_CAP_WRITEBACK_CACHE);
+	conn->max_readahead = MAX_READ;
+	conn->max_background = 64;
+	conn->congestion_threshold = 48;
+	if (m->ready)
+		m->ready(m->ready_arg);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct mount *m = fuse_req_userdata(req);
+	struct statvfs st;
+	const int rc = catalogue_statvfs(m->cat, &st);
+
+	(void)ino;
+	if (rc < 0) {
+		fuse_reply_err(req, -rc);
+		return;
+	}
+	st.f_namemax = 255;
+	fuse_reply_statfs(req, &st);
+}
+
+static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct mount *m = fuse_req_userdata(req);
+	int rc = 0;
+
+	(void)datasync;
+	(void)fi;
+	if (ino_type(ino) == INO_TREE) {
+		catalogue_begin(m->cat, DB_FULL);
+		rc = catalogue_end(m->cat, catalogue_set(m->cat, "flushed", "1"));
+	}
+	fuse_reply_err(req, -rc);
+}
+
+static const struct fuse_lowlevel_ops operations = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.unlink = op_unlink,
+	.rmdir = op_rmdir,
+	.symlink = op_symlink,
+	.rename = op_rename,
+	.link = op_link,
+	.open = op_open,
+	.create = op_create,
+	.read = op_read,
+	.write_buf = op_write_buf,
+	.flush = op_flush,
+	.release = op_release,
+	.fsync = op_fsync,
+	.fallocate = op_fallocate,
+	.lseek = op_lseek,
+	.opendir = op_opendir,
+	.readdir = op_readdir,
+	.readdirplus = op_readdirplus,
+	.releasedir = op_releasedir,
+	.fsyncdir = op_fsyncdir,
+	.statfs = op_statfs,
+	.setxattr = op_setxattr,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
+	.removexattr = op_removexattr,
+};
+
+/* ---- the mount point ---- */
+
+/* The type of what is mounted on exactly this path, owned; NULL if nothing is. mountinfo writes
+ * white space and backslashes as \ooo. */
+static char *mounted_type(const char *path)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *type = NULL;
+	size_t size = 0;
+
+	while (f && getline(&line, &size, f) > 0) {
+		char at[4096], rest[256];
+		const char *dash = strstr(line, " - ");
+
+		if (!dash || sscanf(line, "%*d %*d %*s %*s %4095s", at) != 1 ||
+			sscanf(dash, " - %255s", rest) != 1)
+			continue;
+		char *out = at;
+		for (const char *p = at; *p; p++, out++) {
+			if (p[0] == '\\' && p[1] && p[2] && p[3]) {
+				*out = (char)((p[1] - '0') * 64 + (p[2] - '0') * 8 + (p[3] - '0'));
+				p += 3;
+			} else {
+				*out = *p;
+			}
+		}
+		*out = '\0';
+		if (strcmp(at, path) == 0) {
+			free(type);
+			type = xstrdup(rest);
+		}
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return type;
+}
+
+static void unmount_lazily(const char *path)
+{
+	if (umount2(path, MNT_DETACH) == 0)
+		return;
+	const pid_t child = fork();
+	if (child == 0) {
+		execlp("fusermount3", "fusermount3", "-uzq", "--", path, (char *)NULL);
+		_exit(127);
+	}
+	if (child > 0)
+		waitpid(child, NULL, 0);
+}
+
+/* Without touching the file system under it: an absolute path whose last part is taken as it is. */
+static char *absolute(const char *path)
+{
+	CLEANUP_FREE char *copy = xstrdup(path);
+	size_t len = strlen(copy);
+
+	while (len > 1 && copy[len - 1] == '/')
+		copy[--len] = '\0';
+	char *slash = strrchr(copy, '/');
+	const char *name = slash ? slash + 1 : copy;
+	CLEANUP_FREE char *parent = slash == copy ? xstrdup("/")
+		: slash				  ? xstrndup(copy, (size_t)(slash - copy))
+						  : xstrdup(".");
+	char *real = strcmp(name, ".") && strcmp(name, "..") && *name ? realpath(parent, NULL) : NULL;
+
+	if (!real)
+		return realpath(path, NULL);
+	char *full = xasprintf("%s/%s", strcmp(real, "/") ? real : "", name);
+	free(real);
+	return full;
+}
+
+static int give_up(int *status, int what, char **error, const char *text)
+{
+	*status = what;
+	fail(error, -1, "%s", text);
+	return -1;
+}
+
+static bool is_empty_dir(const char *path)
+{
+	DIR *d = opendir(path);
+	const struct dirent *entry;
+	bool empty = true;
+
+	while (d && empty && (entry = readdir(d)) != NULL)
+		empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+	if (d)
+		closedir(d);
+	return empty;
+}
+
+/* A mount that a killed process of ours left is taken away first. */
+static int clear_stale(struct mount *m, int *status, char **error)
+{
+	CLEANUP_FREE char *type = mounted_type(m->path);
+	CLEANUP_FREE char *text = NULL;
+	struct stat st;
+
+	if (!type)
+		return 0;
+	if (strcmp(type, fs_type) == 0 && stat(m->path, &st) < 0 && errno == ENOTCONN) {
+		log_info("%s: an earlier mount was killed there; taking it away", m->path);
+		unmount_lazily(m->path);
+		return 0;
+	}
+	text = xasprintf("%s is mounted on already (%s); choose another folder, or unmount it: "
+			 "fusermount3 -u '%s'",
+		m->path, type, m->path);
+	return give_up(status, STATUS_MOUNTPOINT_BUSY, error, text);
+}
+
+static int check_mountpoint(struct mount *m, int *status, char **error)
+{
+	CLEANUP_FREE char *text = NULL;
+	struct stat st;
+
+	if (clear_stale(m, status, error) < 0)
+		return -1;
+	if (stat(m->path, &st) < 0)
+		text = xasprintf("%s: %s; make the folder first: mkdir '%s'", m->path,
+			strerror(errno), m->path);
+	else if (!S_ISDIR(st.st_mode))
+		text = xasprintf("%s is not a folder", m->path);
+	if (text)
+		return give_up(status, STATUS_NO_MOUNTPOINT, error, text);
+	if (!is_empty_dir(m->path)) {
+		text = xasprintf("%s is not empty; choose an empty folder", m->path);
+		return give_up(status, STATUS_MOUNTPOINT_BUSY, error, text);
+	}
+	if (access("/dev/fuse", F_OK) < 0)
+		return give_up(status, STATUS_NO_FUSE, error,
+			"there is no /dev/fuse; load the kernel's module: sudo modprobe fuse");
+	return 0;
+}
+
+/* ---- life ---- */
+
+static int add_options(struct mount *m, struct fuse_args *args)
+{
+	CLEANUP_FREE char *own = xasprintf("-ofsname=%s,subtype=imagehubfs,default_permissions",
+		m->config.hub ? m->config.hub : "imagehub");
+
+	fuse_opt_add_arg(args, m->config.program ? m->config.program : "imagehubfs");
+	fuse_opt_add_arg(args, own);
+	if (m->config.options && *m->config.options) {
+		CLEANUP_FREE char *more = xasprintf("-o%s", m->config.options);
+		fuse_opt_add_arg(args, more);
+	}
+	return m->config.debug ? fuse_opt_add_arg(args, "-d") : 0;
+}
+
+/* libfuse writes its own reasons to stderr through this. */
+static char last_fuse_words[256];
+
+static void fuse_words(enum fuse_log_level level, const char *format, va_list args)
+{
+	vsnprintf(last_fuse_words, sizeof last_fuse_words, format, args);
+	last_fuse_words[strcspn(last_fuse_words, "\n")] = '\0';
+	if (level <= FUSE_LOG_ERR)
+		log_debug("%s", last_fuse_words);
+	else if (level == FUSE_LOG_DEBUG)
+		fprintf(stderr, "%s\n", last_fuse_words);
+}
+
+static int mount_session(struct mount *m, int *status, char **error)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	CLEANUP_FREE char *text = NULL;
+
+	fuse_set_log_func(fuse_words);
+	add_options(m, &args);
+	m->session = fuse_session_new(&args, &operations, sizeof operations, m);
+	fuse_opt_free_args(&args);
+	if (!m->session) {
+		text = xasprintf("a mount option is not possible: %s", last_fuse_words);
+		return give_up(status, STATUS_USAGE, error, text);
+	}
+	if (fuse_session_mount(m->session, m->path) == 0) {
+		m->mounted = true;
+		return 0;
+	}
+	if (geteuid() != 0 && access("/usr/bin/fusermount3", X_OK) < 0 &&
+		access("/bin/fusermount3", X_OK) < 0)
+		return give_up(status, STATUS_NO_FUSE, error,
+			"fusermount3 is missing; install the package fuse3");
+	text = xasprintf("%s cannot be mounted on: %s", m->path,
+		last_fuse_words[0] ? last_fuse_words : strerror(errno));
+	return give_up(status, errno == EBUSY ? STATUS_MOUNTPOINT_BUSY : STATUS_NO_FUSE, error,
+		text);
+}
+
+struct mount *mount_create(const struct mount_config *config, int *status, char **error)
+{
+	struct mount *m = xcalloc(1, sizeof *m);
+
+	*status = STATUS_FAILED;
+	m->config = *config;
+	m->config.program = xstrdup_or_null(config->program);
+	m->config.options = xstrdup_or_null(config->options);
+	m->config.hub = xstrdup_or_null(config->hub);
+	m->config.profile = xstrdup_or_null(config->profile);
+	m->uid = geteuid();
+	m->gid = getegid();
+	m->since_ms = clock_wall_ms();
+	list_init(&m->snapshots);
+	pthread_mutex_init(&m->snapshots_lock, NULL);
+	m->park = park_create();
+	m->ghosts = ghosts_create();
+	m->path = absolute(config->mountpoint);
+	if (!m->path) {
+		fail(error, -1, "%s: %s; make the folder first: mkdir '%s'", config->mountpoint,
+			strerror(errno), config->mountpoint);
+		*status = STATUS_NO_MOUNTPOINT;
+	} else if (check_mountpoint(m, status, error) == 0) {
+		m->notifier = notifier_create(m->path, error);
+		if (m->notifier && mount_session(m, status, error) == 0)
+			return m;
+	}
+	mount_destroy(m);
+	return NULL;
+}
+
+static void changed(void *arg, const struct engine_event *event)
+{
+	struct mount *m = arg;
+
+	notifier_changed(m->notifier, event);
+}
+
+struct engine_events mount_events(struct mount *m)
+{
+	return (struct engine_events){.changed = changed, .arg = m};
+}
+
+int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*ready)(void *),
+	void *arg)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+
+	m->cat = cat;
+	m->engine = e;
+	m->ready = ready;
+	m->ready_arg = arg;
+	int rc = notifier_start(m->notifier, m);
+	if (rc == 0 && fuse_set_signal_handlers(m->session) < 0)
+		rc = -EIO;
+	if (rc == 0) {
+		fuse_loop_cfg_set_max_threads(config, WORKERS);
+		fuse_loop_cfg_set_clone_fd(config, 1);
+		rc = fuse_session_loop_mt(m->session, config);
+		fuse_remove_signal_handlers(m->session);
+		/* A positive number is the signal that ended it. */
+		if (rc > 0)
+			rc = 0;
+	}
+	fuse_loop_cfg_destroy(config);
+	notifier_stop(m->notifier);
+	park_end(m->park, ENOTCONN);
+	if (m->mounted) {
+		fuse_session_unmount(m->session);
+		m->mounted = false;
+	}
+	return rc;
+}
+
+void mount_destroy(struct mount *m)
+{
+	if (!m)
+		return;
+	if (m->mounted)
+		fuse_session_unmount(m->session);
+	if (m->session)
+		fuse_session_destroy(m->session);
+	notifier_destroy(m->notifier);
+	park_destroy(m->park);
+	ghosts_destroy(m->ghosts);
+	pthread_mutex_destroy(&m->snapshots_lock);
+	free((char *)m->config.program);
+	free((char *)m->config.options);
+	free((char *)m->config.hub);
+	free((char *)m->config.profile);
+	free(m->path);
+	free(m);
+}

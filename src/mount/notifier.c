@@ -1,0 +1,469 @@
+#include "mount/notifier.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "mount/internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <search.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+enum {
+	MESSAGE_MAX = 8192,
+	EVENTS_MAX = 100000, /* more are dropped: their names just become visible */
+	ANNOUNCED_KEEP_MS = 3000,
+	SWEEP_MS = 1000,
+};
+
+enum message { MESSAGE_CREATE = 'c', MESSAGE_FOLDER = 'd', MESSAGE_TOUCH = 't' };
+
+struct event {
+	struct list link;
+	struct engine_event what;
+};
+
+/* A name that was announced lately. */
+struct announced {
+	uint64_t parent, ino;
+	int64_t until_ms;
+};
+
+struct notifier {
+	struct mount *m;
+	char *mountpoint;
+	pid_t helper;
+	int socket;
+	atomic_bool works;
+
+	pthread_t thread;
+	bool running;
+	pthread_mutex_t lock; /* leaf */
+	pthread_cond_t wake;
+	bool stopping, poked; /* under lock, as all below */
+	struct list events;
+	int n_events;
+	void *announced; /* tsearch(3) */
+	int64_t swept_ms;
+};
+
+/* ---- the helper process ---- */
+
+static void helper_do(const char *mountpoint, enum message what, const char *name)
+{
+	char path[MESSAGE_MAX + 4096];
+	int fd = -1;
+
+	snprintf(path, sizeof path, "%s/%s", mountpoint, name);
+	if (what == MESSAGE_FOLDER)
+		mkdir(path, 0755);
+	else
+		fd = open(path,
+			O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (what == MESSAGE_CREATE ? O_CREAT : 0),
+			0444);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void close_all_but(int fd)
+{
+	const int null = open("/dev/null", O_RDWR);
+
+	for (int i = 0; i < 3; i++)
+		if (null >= 0 && i != fd)
+			dup2(null, i);
+	if (fd > 3)
+		close_range(3, (unsigned)fd - 1, 0);
+	close_range((unsigned)(fd < 3 ? 3 : fd + 1), ~0u, 0);
+}
+
+__attribute__((noreturn)) static void helper_main(const char *mountpoint, int fd, pid_t parent)
+{
+	static const int ignored[] = {SIGINT, SIGHUP, SIGTERM, SIGPIPE};
+	char message[MESSAGE_MAX];
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(0);
+	prctl(PR_SET_NAME, "imagehubfs-note");
+	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
+		signal(ignored[i], SIG_IGN);
+	close_all_but(fd);
+	if (chdir("/") < 0)
+		_exit(1);
+	for (;;) {
+		const ssize_t n = recv(fd, message, sizeof message - 1, 0);
+
+		if (n <= 0)
+			_exit(0);
+		message[n] = '\0';
+		helper_do(mountpoint, (enum message)message[0], message + 1);
+	}
+}
+
+struct notifier *notifier_create(const char *mountpoint, char **error)
+{
+	struct notifier *n = xcalloc(1, sizeof *n);
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		fail(error, -errno, "no socket pair: %s", strerror(errno));
+		free(n);
+		return NULL;
+	}
+	const pid_t parent = getpid();
+
+	n->mountpoint = xstrdup(mountpoint);
+	n->helper = fork();
+	if (n->helper == 0) {
+		close(pair[0]);
+		helper_main(mountpoint, pair[1], parent);
+	}
+	close(pair[1]);
+	n->socket = pair[0];
+	fcntl(n->socket, F_SETFL, O_NONBLOCK);
+	atomic_store(&n->works, n->helper > 0);
+	pthread_mutex_init(&n->lock, NULL);
+	thread_cond_init(&n->wake);
+	list_init(&n->events);
+	return n;
+}
+
+bool notifier_is_helper(const struct notifier *n, pid_t pid)
+{
+	return n->helper > 0 && pid == n->helper;
+}
+
+bool notifier_works(const struct notifier *n)
+{
+	return atomic_load(&n->works);
+}
+
+static void send_message(struct notifier *n, enum message what, const char *path)
+{
+	char message[MESSAGE_MAX];
+	const int len = snprintf(message, sizeof message, "%c%s", what, path);
+
+	if (!notifier_works(n) || len <= 0 || (size_t)len >= sizeof message)
+		return;
+	if (send(n->socket, message, (size_t)len, MSG_NOSIGNAL) < 0 && errno != EAGAIN) {
+		log_warning("the helper that announces new files has ended; they are still there");
+		atomic_store(&n->works, false);
+	}
+}
+
+/* ---- what was announced ---- */
+
+static int compare(const void *a, const void *b)
+{
+	const struct announced *x = a, *y = b;
+
+	if (x->parent != y->parent)
+		return x->parent < y->parent ? -1 : 1;
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+void notifier_announced(struct notifier *n, uint64_t parent, uint64_t ino)
+{
+	struct announced *a = xcalloc(1, sizeof *a);
+
+	*a = (struct announced){parent, ino, clock_mono_ms() + ANNOUNCED_KEEP_MS};
+	pthread_mutex_lock(&n->lock);
+	struct announced **there = tsearch(a, &n->announced, compare);
+	if (*there != a) {
+		(*there)->until_ms = a->until_ms;
+		free(a);
+	}
+	n->poked = true;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->lock);
+}
+
+bool notifier_is_announced(struct notifier *n, uint64_t parent, uint64_t ino)
+{
+	const struct announced key = {.parent = parent, .ino = ino};
+
+	pthread_mutex_lock(&n->lock);
+	const bool found = tfind(&key, &n->announced, compare) != NULL;
+	pthread_mutex_unlock(&n->lock);
+	return found;
+}
+
+static __thread struct {
+	struct announced *items[256];
+	int count;
+	int64_t now_ms;
+} old;
+
+static void collect_old(const void *node, VISIT visit, int depth)
+{
+	struct announced *a = *(struct announced *const *)node;
+
+	(void)depth;
+	if ((visit == postorder || visit == leaf) && a->until_ms <= old.now_ms &&
+		old.count < (int)ARRAY_SIZE(old.items))
+		old.items[old.count++] = a;
+}
+
+/* Under lock. A name that is older than its keep time is visible by its age. */
+static void sweep(struct notifier *n)
+{
+	const int64_t now = clock_mono_ms();
+
+	if (now - n->swept_ms < SWEEP_MS)
+		return;
+	n->swept_ms = now;
+	do {
+		old.count = 0;
+		old.now_ms = now;
+		twalk(n->announced, collect_old);
+		for (int i = 0; i < old.count; i++) {
+			tdelete(old.items[i], &n->announced, compare);
+			free(old.items[i]);
+		}
+	} while (old.count == (int)ARRAY_SIZE(old.items));
+}
+
+/* ---- events ---- */
+
+void notifier_changed(struct notifier *n, const struct engine_event *what)
+{
+	struct event *e = xcalloc(1, sizeof *e);
+
+	e->what = *what;
+	pthread_mutex_lock(&n->lock);
+	if (n->n_events < EVENTS_MAX) {
+		list_append(&n->events, &e->link);
+		n->n_events++;
+		e = NULL;
+	}
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->lock);
+	free(e);
+}
+
+void notifier_poke(struct notifier *n)
+{
+	pthread_mutex_lock(&n->lock);
+	n->poked = true;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->lock);
+}
+
+static bool is_new(int64_t since_ms)
+{
+	return clock_wall_ms() - since_ms < NOTIFIER_OVERDUE_MS;
+}
+
+/* The names of one prompt, collected under the catalogue's lock, announced without it. */
+struct names {
+	char *dir;
+	uint64_t parent;
+	struct {
+		char *name;
+		uint64_t ino;
+		bool fresh, status;
+	} items[16];
+	int count;
+};
+
+static bool collect_name(void *arg, const char *name, const struct derived *d)
+{
+	struct names *names = arg;
+
+	if (names->count == ARRAY_SIZE(names->items))
+		return false;
+	names->items[names->count].name = xstrdup(name);
+	names->items[names->count].ino = ino_of_derived(d);
+	names->items[names->count].fresh = is_new(d->since_ms);
+	names->items[names->count].status = d->kind == DERIVED_STATUS;
+	names->count++;
+	return true;
+}
+
+static void announce_prompt(struct notifier *n, int64_t node)
+{
+	struct names names = {.count = 0};
+	struct node file;
+
+	if (tree_get(n->m->cat, node, &file) < 0 || file.parent == 0)
+		return;
+	names.dir = tree_path(n->m->cat, file.parent);
+	names.parent = ino_make(INO_TREE, file.parent);
+	derived_of(n->m->cat, node, collect_name, &names);
+	for (int i = 0; i < names.count; i++) {
+		CLEANUP_FREE char *path =
+			names.dir ? xasprintf("%s/%s", names.dir, names.items[i].name) : NULL;
+		const bool announced =
+			notifier_is_announced(n, names.parent, names.items[i].ino);
+
+		if (path && names.items[i].fresh && !announced)
+			send_message(n, MESSAGE_CREATE, path);
+		else if (path && names.items[i].status)
+			send_message(n, MESSAGE_TOUCH, path);
+		free(names.items[i].name);
+	}
+	free(names.dir);
+}
+
+static void announce_generation(struct notifier *n, int64_t generation)
+{
+	struct generation g;
+
+	if (generation_get(n->m->cat, generation, &g) < 0)
+		return;
+	if (is_new(g.created_ms) &&
+		!notifier_is_announced(n, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id))) {
+		CLEANUP_FREE char *path = xasprintf("generations/%s", g.hub_id);
+		send_message(n, MESSAGE_FOLDER, path);
+	}
+	generation_release(&g);
+}
+
+static void announce_picture(struct notifier *n, int64_t generation, int64_t image)
+{
+	struct generation g;
+	struct image i;
+	char name[32];
+
+	if (generation_get(n->m->cat, generation, &g) < 0)
+		return;
+	if (image_get(n->m->cat, image, &i) == 0) {
+		image_name(&i, name);
+		CLEANUP_FREE char *path = xasprintf("generations/%s/%s", g.hub_id, name);
+		if (is_new(i.listed_ms))
+			send_message(n, MESSAGE_CREATE, path);
+		image_release(&i);
+	}
+	generation_release(&g);
+}
+
+/* Parked reads of NAME.wait look again. */
+static void wake_node(struct notifier *n, int64_t node)
+{
+	const uint64_t before = park_next_token(n->m->park);
+	struct parked *p;
+
+	while ((p = park_take_of_node(n->m->park, node, before)) != NULL)
+		wait_again(n->m, p);
+}
+
+static void handle(struct notifier *n, const struct engine_event *e)
+{
+	if (e->generation && e->what != CHANGE_REQUEST)
+		announce_generation(n, e->generation);
+	if (e->image && e->generation)
+		announce_picture(n, e->generation, e->image);
+	if (e->node) {
+		announce_prompt(n, e->node);
+		wake_node(n, e->node);
+	}
+}
+
+/* ---- the thread ---- */
+
+static void answer_due(struct notifier *n)
+{
+	const uint64_t before = park_next_token(n->m->park);
+	const int64_t now = clock_mono_ms();
+	struct parked *p;
+
+	while ((p = park_take_due(n->m->park, now, before)) != NULL) {
+		if (p->kind == PARKED_WAIT) {
+			wait_again(n->m, p);
+			continue;
+		}
+		fuse_reply_err(p->req, ETIMEDOUT);
+		parked_free(p);
+	}
+}
+
+/* Under lock: until something is posted, or the next deadline. */
+static void wait_for_work(struct notifier *n)
+{
+	pthread_mutex_unlock(&n->lock);
+	int64_t due = park_next_deadline(n->m->park);
+	pthread_mutex_lock(&n->lock);
+
+	if (n->announced && n->swept_ms + SWEEP_MS < due)
+		due = n->swept_ms + SWEEP_MS;
+	const struct timespec until = clock_timespec(due);
+	while (list_empty(&n->events) && !n->poked && !n->stopping) {
+		if (due == INT64_MAX)
+			pthread_cond_wait(&n->wake, &n->lock);
+		else if (pthread_cond_timedwait(&n->wake, &n->lock, &until) == ETIMEDOUT)
+			break;
+	}
+	n->poked = false;
+}
+
+static void *notifier_main(void *arg)
+{
+	struct notifier *n = arg;
+
+	pthread_mutex_lock(&n->lock);
+	while (!n->stopping) {
+		wait_for_work(n);
+		while (!list_empty(&n->events) && !n->stopping) {
+			struct event *e = CONTAINER_OF(n->events.next, struct event, link);
+
+			list_remove(&e->link);
+			n->n_events--;
+			pthread_mutex_unlock(&n->lock);
+			handle(n, &e->what);
+			free(e);
+			pthread_mutex_lock(&n->lock);
+		}
+		sweep(n);
+		pthread_mutex_unlock(&n->lock);
+		answer_due(n);
+		pthread_mutex_lock(&n->lock);
+	}
+	pthread_mutex_unlock(&n->lock);
+	return NULL;
+}
+
+int notifier_start(struct notifier *n, struct mount *m)
+{
+	n->m = m;
+	const int rc = thread_start(&n->thread, "notifier", notifier_main, n);
+	n->running = rc == 0;
+	return rc;
+}
+
+void notifier_stop(struct notifier *n)
+{
+	atomic_store(&n->works, false);
+	if (n->helper > 0)
+		kill(n->helper, SIGKILL);
+	if (!n->running)
+		return;
+	pthread_mutex_lock(&n->lock);
+	n->stopping = true;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->lock);
+	pthread_join(n->thread, NULL);
+	n->running = false;
+}
+
+void notifier_destroy(struct notifier *n)
+{
+	if (!n)
+		return;
+	notifier_stop(n);
+	close(n->socket);
+	if (n->helper > 0)
+		waitpid(n->helper, NULL, 0);
+	list_for_each_safe (pos, next, &n->events)
+		free(CONTAINER_OF(pos, struct event, link));
+	tdestroy(n->announced, free);
+	pthread_cond_destroy(&n->wake);
+	pthread_mutex_destroy(&n->lock);
+	free(n->mountpoint);
+	free(n);
+}

@@ -1,0 +1,100 @@
+#include "base/clock.h"
+#include "base/files.h"
+#include "mount/internal.h"
+#include <errno.h>
+#include <stdatomic.h>
+
+/* An open picture. */
+struct picture_handle {
+	struct picture *picture;
+	int64_t image;
+	atomic_int fd; /* of the finished file; -1 until it is known to be here */
+};
+
+static struct picture_handle *handle_of(uint64_t fh)
+{
+	return (struct picture_handle *)(uintptr_t)fh;
+}
+
+void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct picture_handle *h = xcalloc(1, sizeof *h);
+	const int rc = picture_open(m->engine, ino_id(ino), &h->picture);
+
+	if (rc < 0) {
+		free(h);
+		fuse_reply_err(req, -rc);
+		return;
+	}
+	h->image = ino_id(ino);
+	atomic_init(&h->fd, -1);
+	fi->fh = (uint64_t)(uintptr_t)h;
+	/* A listed picture never changes: what the kernel has of it stays right. */
+	fi->keep_cache = 1;
+	fi->noflush = 1;
+	if (fuse_reply_open(req, fi) < 0)
+		image_close(fi);
+}
+
+void image_close(struct fuse_file_info *fi)
+{
+	struct picture_handle *h = handle_of(fi->fh);
+
+	picture_close(h->picture);
+	free(h);
+}
+
+static void reply_range(fuse_req_t req, int fd, size_t size, off_t off)
+{
+	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
+
+	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	buf.buf[0].fd = fd;
+	buf.buf[0].pos = off;
+	fuse_reply_data(req, &buf, FUSE_BUF_SPLICE_MOVE);
+}
+
+struct reading {
+	struct mount *m;
+	uint64_t token;
+};
+
+/* The bytes are here, or never will be. On any thread. */
+static void picture_ready(void *arg, int fd_or_error)
+{
+	struct reading *r = arg;
+	struct parked *p = park_take(r->m->park, r->token);
+
+	free(r);
+	if (!p)
+		return;
+	if (fd_or_error < 0)
+		fuse_reply_err(p->req, -fd_or_error);
+	else
+		reply_range(p->req, fd_or_error, p->size, p->off);
+	parked_free(p);
+}
+
+void image_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct picture_handle *h = handle_of(fi->fh);
+	bool complete = false;
+	int fd = atomic_load(&h->fd);
+
+	if (fd < 0) {
+		fd = picture_fd(h->picture, off, size, &complete);
+		if (fd >= 0 && complete)
+			atomic_store(&h->fd, fd);
+	}
+	if (fd >= 0) {
+		reply_range(req, fd, size, off);
+		return;
+	}
+	const struct parked what = {.kind = PARKED_READ, .size = size, .off = off, .fh = fi->fh};
+	const uint64_t token = park_add(m->park, req, &what);
+	if (token == 0)
+		return;
+	struct reading *r = xmalloc(sizeof *r);
+	*r = (struct reading){m, token};
+	picture_wait(h->picture, off, size, picture_ready, r);
+}

@@ -1,0 +1,87 @@
+/*
+ * internal.h - what the files of net share. Not for other folders.
+ */
+#ifndef NET_INTERNAL_H
+#define NET_INTERNAL_H
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "net/net.h"
+#include <curl/curl.h>
+
+/* Calls of one kind that may run at once; the others wait, without a connection. Lanes of their own
+ * keep downloads from starving polls. */
+struct lane {
+	int running, max; /* max 0: no limit */
+	struct list waiting; /* net_call.queued */
+};
+
+enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_KINDS };
+
+struct net {
+	CURLM *multi;
+	struct lane lanes[CALL_KINDS];
+	struct net_config config; /* strings owned */
+	char *origin;
+	bool hub_is_local;	/* on a loopback, link-local or private address */
+	struct curl_slist *bearer; /* the Authorization header, or NULL */
+	struct list calls;
+	int running;
+};
+
+/* One transfer. */
+struct net_call {
+	struct list link;
+	struct net *net;
+	enum call_kind kind;
+	CURL *easy;
+	struct list queued; /* in its lane, while it waits */
+	bool started;
+	char error[CURL_ERROR_SIZE];
+	struct buf body;
+	struct curl_slist *headers;
+	int64_t retry_after_ms;
+	bool idempotent;
+
+	/* POST */
+	curl_mime *mime;
+	char *json;
+	int connections; /* how often a request was about to be written */
+	bool second_try; /* the guard ended a second one */
+
+	/* API */
+	net_done_fn *done;
+
+	/* pictures */
+	net_data_fn *data;
+	net_picture_done_fn *picture_done;
+	int64_t first, limit, total, received;
+	bool too_large, ended, enough, forbidden_address;
+
+	void *arg;
+};
+
+/* url.c */
+char *url_origin(const char *url, char **error); /* "https://host[:port]" */
+bool url_is_loopback_origin(const char *origin);
+bool url_has_scheme(const char *url, const char *scheme);
+
+/* net.c */
+struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg);
+/* Hands it to the multi handle; done comes later, an immediate failure too. */
+void call_start(struct net_call *call);
+void call_free(struct net_call *call);
+
+/* api.c, picture.c: the end of a transfer; they call the caller's done and free the call. */
+void api_finished(struct net_call *call, CURLcode code);
+void picture_finished(struct net_call *call, CURLcode code);
+
+/* What a failed transfer was, and its words. Owned. */
+enum outcome outcome_of(const struct net_call *call, CURLcode code);
+char *message_of(const struct net_call *call, CURLcode code);
+
+/* address.c: whether a hub that is out on the internet may make us connect there. */
+struct sockaddr;
+bool address_is_private(const struct sockaddr *address);
+
+#endif

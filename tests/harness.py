@@ -1,0 +1,242 @@
+"""What the tests share: a real imagehubd, a real mount, waiting for events with a deadline.
+
+Nothing here sleeps for a guess. A file operation that may hang runs in a process of its own with a
+limit, so that a mount that is stuck fails its test instead of the whole run.
+"""
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(os.environ.get("IMAGEHUBFS_BUILD", ROOT / "build"))
+FS = str(BUILD / "imagehubfs")
+HUB = str(BUILD / "imagehubd")
+LIMIT = 20  # seconds that anything may take; sanitizers are slow
+ENV = dict(os.environ, LSAN_OPTIONS=f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0",
+           ASAN_OPTIONS="detect_leaks=1:exitcode=99", UBSAN_OPTIONS="print_stacktrace=1")
+for name in ("IMAGEHUB_API_KEY", "CREDENTIALS_DIRECTORY"):
+    ENV.pop(name, None)
+
+assert os.path.exists("/dev/fuse"), "there is no /dev/fuse: the mount tests cannot run here"
+
+
+def until(what, condition, limit=LIMIT):
+    """Polls a condition that no event tells of; fails with its name after the limit."""
+    end = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what} did not happen within {limit} s"
+        time.sleep(0.01)
+
+
+def run(*argv, limit=LIMIT, check=True, **kwargs):
+    """Runs a program with a limit; returns the finished process, its output as text."""
+    kwargs.setdefault("stdout", subprocess.PIPE)
+    kwargs.setdefault("stderr", subprocess.PIPE)
+    done = subprocess.run([str(a) for a in argv], timeout=limit, env=ENV, errors="replace",
+                          **kwargs)
+    if check:
+        assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def sh(script, limit=LIMIT, check=True, cwd=None):
+    return run("bash", "-c", script, limit=limit, check=check, cwd=cwd)
+
+
+def first_line(stream, limit=LIMIT):
+    """The first line that a program prints, waited for."""
+    ready, _, _ = select.select([stream], [], [], limit)
+    assert ready, "the program said nothing"
+    return stream.readline()
+
+
+class Hub:
+    """A real imagehubd with an account `test` and its key."""
+
+    def __init__(self, *options, credits=100000):
+        self.dir = Path(tempfile.mkdtemp(prefix="hub-"))
+        self.data = self.dir / "data"
+        self.options = list(options)
+        self.port = 0
+        self.process = None
+        self.cli("account", "add", "test", "--credits", str(credits))
+        self.key = self.cli("key", "create", "test").strip()
+
+    def cli(self, *words, check=True):
+        done = run(HUB, "--data", self.data, *words, check=check)
+        return done.stdout if check else done
+
+    def start(self, *options):
+        argv = [HUB, "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
+        self.process = subprocess.Popen(argv + self.options + list(options) + ["serve"],
+                                        stdout=subprocess.PIPE, stderr=open(self.dir / "log", "ab"),
+                                        text=True, env=ENV)
+        line = first_line(self.process.stdout)
+        self.url = re.match(r"listening on (http://\S+)", line).group(1)
+        self.port = int(self.url.rsplit(":", 1)[1])
+        return self
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            status = self.process.wait(60)
+            self.process = None
+            assert status == 0, (self.dir / "log").read_text()
+
+    def kill(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait(LIMIT)
+            self.process = None
+
+    def curl(self, path, *argv, key=True, check=True, body=None):
+        """The real curl: (status, headers by lower-case name, body bytes)."""
+        argv = list(argv)
+        if key is True:
+            key = self.key
+        if key:
+            argv += ["-H", f"Authorization: Bearer {key}"]
+        url = path if path.startswith("http") else self.url + path
+        done = subprocess.run(["curl", "-sS", "-i", "-m", str(LIMIT), *argv, url],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT + 5, input=body)
+        if check:
+            assert done.returncode == 0, done.stderr
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        while head.startswith(b"HTTP/1.1 100"):
+            head, _, body = body.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        status = int(lines[0].split()[1]) if lines[0].startswith("HTTP/") else 0
+        headers = {k.lower(): v for k, v in (l.split(": ", 1) for l in lines[1:] if ": " in l)}
+        return status, headers, body
+
+    def post(self, body, *argv, **kwargs):
+        status, headers, text = self.curl(
+            "/api/v1/images/generations", "-H", "Content-Type: application/json",
+            "--data-binary", "@-", *argv,
+            body=(body if isinstance(body, str) else json.dumps(body)).encode(), **kwargs)
+        return status, headers, json.loads(text)
+
+    def get(self, path, **kwargs):
+        status, _, text = self.curl(path, **kwargs)
+        return status, json.loads(text)
+
+    def credits(self):
+        return self.get("/api/v1/credits")[1]["credits"]
+
+    def ledger(self, account="test"):
+        rows = [line.split("\t") for line in self.cli("ledger", account).splitlines()[1:]]
+        return [(kind, int(credits), generation) for _, kind, credits, generation in rows]
+
+    def charges(self):
+        """Generations that were charged for, each once for each charge."""
+        return [g for kind, _, g in self.ledger() if kind == "charge"]
+
+    def generations(self):
+        """How many orders it has taken."""
+        return int(run("sqlite3", f"file:{self.data}/hub.db?mode=ro",
+                       "SELECT count(*) FROM generation").stdout)
+
+    def close(self):
+        self.kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Mount:
+    """A real mount in a directory of its own."""
+
+    def __init__(self, hub=None, *options, url=None, key=None, local=False):
+        self.dir = Path(tempfile.mkdtemp(prefix="fs-"))
+        self.path = self.dir / "mnt"
+        self.path.mkdir()
+        self.state, self.cache = self.dir / "state", self.dir / "cache"
+        self.options = list(options)
+        self.local = local
+        self.url = url or (hub.url if hub else None)
+        self.log = self.dir / "log"
+        self.process = None
+        if not local:
+            keyfile = self.dir / "key"
+            keyfile.write_text((key or (hub.key if hub else "gih_live_test")) + "\n")
+            keyfile.chmod(0o600)
+
+    def argv(self, *options):
+        own = ["--local"] if self.local else ["--hub", self.url, "--key-file", self.dir / "key"]
+        return [FS, *own, "--state", self.state, "--cache", self.cache, "--settle", "100",
+                *self.options, *options, "-f", self.path]
+
+    def start(self, *options):
+        self.process = subprocess.Popen([str(a) for a in self.argv(*options)], env=ENV,
+                                        stdout=subprocess.DEVNULL, stderr=open(self.log, "ab"))
+        until("mounting", self.mounted)
+        return self
+
+    def mounted(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"imagehubfs ended: {self.log.read_text()}")
+        return "mounted on" in self.log.read_text().rpartition("<<<")[2]
+
+    def stop(self, check=True):
+        if not self.process:
+            return
+        run("fusermount3", "-u", self.path, check=False)
+        try:
+            status = self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        self.process = None
+        with open(self.log, "a") as log:
+            log.write("<<<\n")
+        if check:
+            assert status == 0, self.log.read_text()[-4000:]
+
+    def kill(self):
+        """kill -9, and the stale mount taken away."""
+        if self.process:
+            self.process.kill()
+            self.process.wait(LIMIT)
+            self.process = None
+            with open(self.log, "a") as log:
+                log.write("<<<\n")
+        run("fusermount3", "-uzq", self.path, check=False)
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    def write(self, name, text):
+        """Writes a prompt as a shell would; the path below requests/."""
+        path = self.path / "requests" / name
+        path.write_text(text)
+        return path
+
+    def wait(self, name, check=True, limit=60):
+        """Follows NAME.wait to its end; its lines."""
+        stem = str(self.path / "requests" / name)
+        done = run("cat", re.sub(r"\.prompt$", "", stem) + ".wait", limit=limit, check=check)
+        return done.stdout.splitlines() if check else done
+
+    def status(self, name):
+        return (self.path / "requests" / f"{name}.status").read_text()
+
+    def sql(self, query):
+        return run("sqlite3", "-readonly", self.state / "catalogue.db", query).stdout.split("\n")[:-1]
+
+    def close(self):
+        if self.process:
+            with contextlib.suppress(Exception):
+                run("fusermount3", "-u", self.path, check=False)
+                self.process.wait(10)
+        self.kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
