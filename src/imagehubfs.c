@@ -185,6 +185,12 @@ static void finish(struct program *p)
 	free(p->key);
 }
 
+static void say_error(char *error)
+{
+	for (char *line; error && (line = strsep(&error, "\n")) != NULL;)
+		log_error("%s", line);
+}
+
 static void raise_descriptors(void)
 {
 	struct rlimit l;
@@ -212,8 +218,7 @@ int main(int argc, char **argv)
 			return status;
 	}
 	status = p.options.verify_cache ? verify_cache(&p, &error) : serve(&p, &error);
-	if (error)
-		log_error("%s", error);
+	say_error(error);
 	finish(&p);
 	return status;
 }

@@ -46,6 +46,7 @@ class FaultHub:
             return sum(1 for m, p, _, _ in self.requests if m == method and path in p)
 
     def close(self):
+        self.server.shutdown(socket.SHUT_RDWR)  # close() alone leaves a blocked accept() listening
         self.server.close()
         for s in self.stalled:
             s.close()
@@ -95,7 +96,10 @@ class FaultHub:
                     s.close()
                     return
                 s.sendall(answer)
-                if b"Content-Length" not in answer and b"chunked" not in answer:
+                length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", answer)
+                body = answer.partition(b"\r\n\r\n")[2]
+                whole = length and len(body) >= int(length.group(1))
+                if not whole and not answer.endswith(b"0\r\n\r\n"):
                     s.close()
                     return
         except OSError:
@@ -127,6 +131,7 @@ class FaultProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        self.server.shutdown(socket.SHUT_RDWR)  # close() alone leaves a blocked accept() listening
         self.server.close()
 
     def _accept(self):

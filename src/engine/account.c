@@ -148,6 +148,7 @@ void account_balance(struct engine *e, const struct wire_balance *b)
 		before = (struct wire_balance){.credits = -1};
 	catalogue_balance_save(e->cat, b, clock_wall_ms());
 	engine_tell(e, CHANGE_ACCOUNT, 0, 0, 0, 0);
+	submit_evidence(e, b->credits);
 	if (as_of == 0 || b->credits > before.credits)
 		submit_unhold(e);
 	wire_balance_release(&before);

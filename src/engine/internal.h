@@ -100,6 +100,8 @@ void commit_release(struct engine *e);
 /* submit.c (thread) */
 void submit_queue(struct engine *e);
 void submit_recover(struct engine *e);
+/* A balance read after requests became unknown: kept with them. (thread) */
+void submit_evidence(struct engine *e, int64_t balance);
 void submit_gate_opened(struct timer *timer);
 /* Puts held requests back that may go now: more credits, a price, a new day. Any thread. */
 void submit_unhold(struct engine *e);

@@ -18,6 +18,7 @@ enum {
 	BATCH = 64,
 	BALANCE_OLD_MS = 10 * 1000,
 	RATE_LIMIT_MS = 5000, /* a 429 without Retry-After */
+	RESEND_MAX = 10,      /* POSTs of one request to a hub that knows keys */
 };
 
 /* A POST under way. */
@@ -345,10 +346,33 @@ static int leave_unknown(struct engine *e, struct request *r, enum outcome reaso
 		"unknown: %s; it may have been charged, and is not sent again by itself", message);
 }
 
-/* A lost answer: only a hub that replays the answer of the same key may be asked again. */
+void submit_evidence(struct engine *e, int64_t balance)
+{
+	int64_t ids[BATCH], after = 0;
+	int n;
+
+	while ((n = request_list(e->cat, REQUEST_UNKNOWN, INT64_MAX, after, ids, BATCH)) > 0) {
+		for (int i = 0; i < n; i++) {
+			struct request r;
+
+			after = ids[i];
+			if (request_get(e->cat, ids[i], &r) < 0)
+				continue;
+			if (r.state == REQUEST_UNKNOWN && r.balance_after < 0) {
+				r.balance_after = balance;
+				request_change(e->cat, &r, REQUEST_UNKNOWN, DB_NORMAL, NULL);
+				engine_tell(e, CHANGE_REQUEST, r.node, r.id, 0, 0);
+			}
+			request_release(&r);
+		}
+	}
+}
+
+/* A lost answer: only a hub that replays the answer of the same key may be asked again, and not for
+ * ever. */
 static int lost(struct engine *e, struct request *r, const struct net_reply *reply)
 {
-	if (!e->idempotent)
+	if (!e->idempotent || r->attempts >= RESEND_MAX)
 		return leave_unknown(e, r, reply->outcome, reply->message);
 	gate_back_off(e, reply->message);
 	set_reason(r, reply);
@@ -375,8 +399,12 @@ static int answered(struct engine *e, struct request *r, const struct net_reply 
 	CLEANUP_FREE char *error = NULL;
 	int64_t generation;
 
-	if (wire_generation_decode(reply->body, reply->body_len, &w, &error) < 0)
-		return leave_unknown(e, r, OUTCOME_UNREADABLE, error);
+	if (wire_generation_decode(reply->body, reply->body_len, &w, &error) < 0) {
+		const struct net_reply unreadable = {
+			.outcome = OUTCOME_UNREADABLE, .message = error};
+
+		return lost(e, r, &unreadable);
+	}
 
 	catalogue_begin(e->cat, DB_FULL);
 	int rc = follow_insert(e, &w, reply->body, r, &generation);
@@ -420,9 +448,6 @@ static int settle(struct engine *e, struct request *r, const struct net_reply *r
 	case OUTCOME_IDEMPOTENCY_MISMATCH:
 	case OUTCOME_REFUSED:
 		return stop_uncharged(e, r, reply, REQUEST_REFUSED);
-	case OUTCOME_UNREADABLE:
-	case OUTCOME_HOSTILE:
-		return leave_unknown(e, r, reply->outcome, reply->message);
 	default:
 		if (reply->sent)
 			return lost(e, r, reply);

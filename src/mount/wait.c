@@ -1,8 +1,8 @@
 /*
  * NAME.wait: a stream of progress. Each read gives the next line, at once when the state has
  * changed, at the latest EVERY_MS after the one before; the last line is the status; then end of
- * file after a success, or the errno of what stopped it. A success is not told before its pictures
- * can be seen, so that `cat cat.wait && cp cat.png ~/` is right.
+ * file after a success, or the errno of what stopped it. An end is not told before the names that go
+ * with it (pictures, .error) can be seen, so that `cat cat.wait && cp cat.png ~/` is right.
  */
 #include "base/clock.h"
 #include "mount/internal.h"
@@ -108,7 +108,7 @@ static enum next next_line(struct following *f)
 	if (f->ended)
 		return NEXT_END;
 	CLEANUP_FREE char *line = engine_progress(f->m->engine, f->node, &final, &err);
-	if (final && err == 0 && !all_visible(f->m, f->node))
+	if (final && !all_visible(f->m, f->node))
 		return NEXT_SOON;
 	if (!final && f->last && same_state(f->last, line) && now - f->last_ms < EVERY_MS)
 		return NEXT_LATER;

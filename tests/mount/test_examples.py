@@ -1,0 +1,56 @@
+"""Each example of examples/ does what it says."""
+import os
+import subprocess
+
+from harness import BUILD, ENV, ROOT, run, sh, until
+
+EXAMPLES = ROOT / "examples"
+
+
+def test_batch(hub, mount, tmp_path):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a cat\na dog\n\na fish")
+    done = run("sh", EXAMPLES / "batch.sh", mount.path, "animals", lines, limit=60)
+    assert done.stdout.count("succeeded") == 3 and hub.generations() == 3
+    run("sh", EXAMPLES / "batch.sh", mount.path, "animals", lines, limit=60)
+    assert hub.generations() == 3
+
+
+def test_hot_folder(hub, mount, tmp_path):
+    watcher = subprocess.Popen(["sh", EXAMPLES / "hot-folder.sh", mount.path, tmp_path / "out", "1"],
+                               stdout=subprocess.PIPE, text=True, env=ENV)
+
+    def watching():
+        found = run("pgrep", "-f", f"inotifywait.*{mount.path}/requests", check=False).stdout.split()
+        return any("inotify wd" in open(f"/proc/{p}/fdinfo/{f}").read()
+                   for p in found for f in os.listdir(f"/proc/{p}/fdinfo"))
+
+    until("the watch", watching)
+    mount.write("cat.prompt", "a cat")
+    mount.wait("cat")
+    until("the copy", (tmp_path / "out/cat.png").exists)
+    run("pkill", "-f", f"inotifywait.*{mount.path}/requests", check=False)
+    watcher.wait(20)
+    assert (tmp_path / "out/cat.png").read_bytes() == (mount / "requests/cat.png").read_bytes()
+
+
+def test_reference_shoot(hub, mount, tmp_path):
+    mount.write("cat.prompt", "a cat")
+    mount.wait("cat")
+    run("cp", mount / "requests/cat.png", tmp_path / "product.png")
+    run("sh", EXAMPLES / "reference-shoot.sh", mount.path, "shoot", tmp_path / "product.png",
+        "on marble", "in the rain", limit=60)
+    counts = run("sqlite3", f"file:{hub.data}/hub.db?mode=ro",
+                 "SELECT n_references FROM generation ORDER BY seq").stdout.split()
+    assert counts == ["0", "1", "1"]
+
+
+def test_function(hub, mount, tmp_path):
+    sh(f". {EXAMPLES}/functions.sh; IMAGEHUB_MOUNT={mount.path} picture 'a cat' > {tmp_path}/cat.png")
+    assert (tmp_path / "cat.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_demo():
+    done = run("sh", EXAMPLES / "demo.sh", limit=60)
+    assert "succeeded: 1 picture, 8 credits" in done.stdout and "1024x1024 pixels" in done.stdout
+    assert "\n1000\n" in done.stdout and "\n992\n" in done.stdout
