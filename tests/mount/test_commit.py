@@ -228,7 +228,8 @@ def test_offline_prompts_go_out_in_order_when_the_hub_is_back(hub, mount):
         mount.write(f"q{k:02}.prompt", f"queued {k}")
     settled_queue = lambda: mount.sql("SELECT count(*) FROM request WHERE state = 'queued'") == ["12"]
     until("queueing", settled_queue)
-    until("a failed try", lambda: "waits for the hub" in mount.status("q00"))
+    until("a failed try", lambda: (mount / "requests/q00.status").exists()
+          and "waits for the hub" in mount.status("q00"))
     mount.kill()
     mount.start()
     hub.start()

@@ -82,7 +82,8 @@ def test_a_hub_that_does_not_answer_still_mounts_and_says_so(make_mount):
         until(name, lambda: "does not answer" in (mount / name).read_text())
     assert run("cat", mount / "credits", check=False).stderr.endswith("Connection refused\n")
     mount.write("a.prompt", "a cat")
-    until("queueing", lambda: mount.status("a").startswith("queued: waits for the hub"))
+    until("queueing", lambda: (mount / "requests/a.status").exists()
+          and mount.status("a").startswith("queued: waits for the hub"))
 
 
 def test_in_the_background_and_no_key_anywhere(hub, make_mount):
