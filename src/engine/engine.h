@@ -30,7 +30,6 @@ struct engine_config {
 	int64_t max_spend;	 /* credits a day; -1: no limit */
 	int64_t settle_ms;	 /* from the last close to the commit */
 	bool eager;		 /* download pictures at success */
-	int read_ahead;		 /* pictures fetched ahead of a reader of a sequence */
 	int sending_max;	 /* POSTs under way at once; 0: 4 */
 	int running_max;	 /* generations in flight at once, sent or polled; 0: no limit */
 };

@@ -17,7 +17,6 @@ static const char usage[] =
 	"                     $IMAGEHUB_API_KEY or ~/.config/imagehubfs/key\n"
 	"  --max-spend N      spend at most N credits a day; more is held until approved\n"
 	"  --fetch WHEN       lazy: download pictures when they are first read; eager: at once\n"
-	"  --read-ahead N     pictures fetched ahead of a reader of several (4)\n"
 	"  --settle MS        from the last close to the sending of a prompt (500)\n"
 	"  --profile NAME     a state of its own (default; local with --local)\n"
 	"  --state DIR        where prompts and history are kept\n"
@@ -31,7 +30,7 @@ static const char usage[] =
 	"\n"
 	"Unmount with: fusermount3 -u MOUNTPOINT\n";
 
-enum { LOCAL = 256, HUB, KEY_FILE, MAX_SPEND, FETCH, READ_AHEAD, SETTLE, PROFILE, STATE, CACHE,
+enum { LOCAL = 256, HUB, KEY_FILE, MAX_SPEND, FETCH, SETTLE, PROFILE, STATE, CACHE,
 	CACHE_MAX, VERIFY_CACHE, LOCAL_OPTION, HELP, SHOW_VERSION };
 
 static const struct option long_options[] = {
@@ -40,7 +39,6 @@ static const struct option long_options[] = {
 	{"key-file", required_argument, NULL, KEY_FILE},
 	{"max-spend", required_argument, NULL, MAX_SPEND},
 	{"fetch", required_argument, NULL, FETCH},
-	{"read-ahead", required_argument, NULL, READ_AHEAD},
 	{"settle", required_argument, NULL, SETTLE},
 	{"profile", required_argument, NULL, PROFILE},
 	{"state", required_argument, NULL, STATE},
@@ -116,8 +114,6 @@ static int take_local_option(struct options *o)
 
 static int take(struct options *o, int option, char **argv)
 {
-	int64_t n = 0;
-
 	switch (option) {
 	case LOCAL:
 		o->local = true;
@@ -134,11 +130,6 @@ static int take(struct options *o, int option, char **argv)
 			: bad("--max-spend %s: a number of credits", optarg);
 	case FETCH:
 		return take_fetch(o);
-	case READ_AHEAD:
-		if (!number(optarg, 64, &n))
-			return bad("--read-ahead %s: 0 to 64 pictures", optarg);
-		o->read_ahead = (int)n;
-		return -1;
 	case SETTLE:
 		return number(optarg, 3600 * 1000, &o->settle_ms)
 			? -1
@@ -193,7 +184,7 @@ int options_parse(int argc, char **argv, struct options *o)
 {
 	int option;
 
-	*o = (struct options){.max_spend = -1, .settle_ms = 500, .read_ahead = 4};
+	*o = (struct options){.max_spend = -1, .settle_ms = 500};
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, ":fdo:", long_options, NULL)) != -1) {
 		const int status = take(o, option, argv);

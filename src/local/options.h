@@ -16,7 +16,6 @@ struct options {
 	int64_t cache_max;	 /* bytes; 0: no limit */
 	int64_t max_spend;	 /* -1: no limit */
 	int64_t settle_ms;
-	int read_ahead;
 	bool local, eager, foreground, debug, verify_cache;
 	const char *local_options[LOCAL_OPTIONS_MAX]; /* for the embedded hub */
 	int n_local_options;

@@ -244,7 +244,7 @@ def test_references(hub, mount):
     counts = run("sqlite3", f"file:{hub.data}/hub.db?mode=ro",
                  "SELECT n_references FROM generation ORDER BY seq").stdout.split()
     assert counts[0] == "0" and sorted(counts[1:]) == ["1", "2"]
-    assert os.listdir(mount.state / "refs") == []
+    until("the snapshots' removal", lambda: os.listdir(mount.state / "refs") == [])
     (folder / "c.prompt").write_text("---\nreference_image: [none.png]\n---\nmissing")
     done = mount.wait("shoot/c", check=False)
     assert done.returncode == 1 and "none.png" in done.stdout and "Invalid argument" in done.stderr
