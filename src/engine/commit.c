@@ -255,8 +255,9 @@ static void not_committed(struct engine *e, const struct reading *r, int rc, con
 	if (rc == -EAGAIN || rc == -ENOENT || rc == -ESTALE)
 		return;
 	if (rc == -EINVAL && why) {
-		settled(e, &r->node);
+		/* The note first: who looks in between must not find a file that owes nothing. */
 		note(e, r->node.id, -rc, why);
+		settled(e, &r->node);
 		return;
 	}
 	CLEANUP_FREE char *text = xasprintf("not queued yet: %s; it is tried again by itself",

@@ -146,8 +146,12 @@ void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi
 {
 	const struct snapshot *s = snapshot_of(fi);
 	const size_t at = off < 0 || (size_t)off > s->len ? s->len : (size_t)off;
+	const size_t n = s->len - at < size ? s->len - at : size;
+	/* A copy: once the reader has its answer it may close, and the snapshot goes. */
+	CLEANUP_FREE char *bytes = xmalloc(n);
 
-	fuse_reply_buf(req, s->text + at, s->len - at < size ? s->len - at : size);
+	memcpy(bytes, s->text + at, n);
+	fuse_reply_buf(req, bytes, n);
 }
 
 void text_release(struct mount *m, struct fuse_file_info *fi)

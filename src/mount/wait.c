@@ -123,46 +123,43 @@ static enum next next_line(struct following *f)
 	return NEXT_LINE;
 }
 
-static void give(struct following *f, fuse_req_t req, size_t size)
+/* Under f->lock: takes up to size bytes of the line out, owned. */
+static char *take_bytes(struct following *f, size_t size, size_t *n)
 {
 	const size_t left = strlen(f->line) - f->given;
-	const size_t n = left < size ? left : size;
+	char *bytes = xstrndup(f->line + f->given, left < size ? left : size);
 
-	fuse_reply_buf(req, f->line + f->given, n);
-	f->given += n;
-	if (n == left) {
+	*n = left < size ? left : size;
+	f->given += *n;
+	if (*n == left) {
 		free(f->line);
 		f->line = NULL;
 	}
+	return bytes;
 }
 
-/* Answers a read now; false when it has to wait until *deadline_ms. */
+/* Answers a read now; false when it has to wait until *deadline_ms. Once answered, the reader may
+ * close: f is not touched behind the reply. */
 static bool answer(struct following *f, fuse_req_t req, size_t size, int64_t *deadline_ms)
 {
-	bool answered = true;
+	CLEANUP_FREE char *bytes = NULL;
+	size_t n = 0;
 
 	pthread_mutex_lock(&f->lock);
-	switch (next_line(f)) {
-	case NEXT_LINE:
-		give(f, req, size);
-		break;
-	case NEXT_END:
-		if (f->err)
-			fuse_reply_err(req, f->err);
-		else
-			fuse_reply_buf(req, NULL, 0);
-		break;
-	case NEXT_SOON:
-		*deadline_ms = clock_mono_ms() + LOOK_AGAIN_MS;
-		answered = false;
-		break;
-	case NEXT_LATER:
-		*deadline_ms = f->last_ms + EVERY_MS;
-		answered = false;
-		break;
-	}
+	const enum next next = next_line(f);
+	const int err = next == NEXT_END ? f->err : 0;
+	if (next == NEXT_LINE)
+		bytes = take_bytes(f, size, &n);
+	*deadline_ms = next == NEXT_SOON ? clock_mono_ms() + LOOK_AGAIN_MS : f->last_ms + EVERY_MS;
 	pthread_mutex_unlock(&f->lock);
-	return answered;
+
+	if (next == NEXT_SOON || next == NEXT_LATER)
+		return false;
+	if (err)
+		fuse_reply_err(req, err);
+	else
+		fuse_reply_buf(req, bytes, n);
+	return true;
 }
 
 /* Whether the state is another than the line `last` told. */
