@@ -165,7 +165,6 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	list_init(&e->commands);
 	list_init(&e->flights);
 	list_init(&e->errands);
-	list_init(&e->settling);
 	list_init(&e->adoptions);
 	catalogue_models_load(cat, &e->models, &(int64_t){0});
 
