@@ -131,6 +131,12 @@ check-sanitized: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider \
 		tests/mount/test_basics.py tests/mount/test_tree.py
 
+# Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
+torture: torture-kills
+torture-kills: all | $(BUILD)/.check-packages
+	KILLS=$${KILLS:-300} IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_kills.py
+
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
 
@@ -164,11 +170,13 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
+	@echo "make torture         the long runs of the fault tests (torture-kills)"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
 .PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo install \
+	torture torture-kills \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

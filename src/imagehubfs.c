@@ -211,6 +211,8 @@ int main(int argc, char **argv)
 		return status;
 	log_init("imagehubfs", p.options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	signal(SIGPIPE, SIG_IGN);
+	/* A limit of the shell's on file sizes is EFBIG to a writer, not the end of the mount. */
+	signal(SIGXFSZ, SIG_IGN);
 	raise_descriptors();
 	if (!p.options.foreground && !p.options.verify_cache) {
 		status = background_begin(&p.background);

@@ -116,10 +116,10 @@ static void *engine_main(void *arg)
 {
 	struct engine *e = arg;
 
+	account_start(e); /* what is found unknown asks for the balance */
 	submit_recover(e);
 	follow_recover(e);
 	commit_recover(e);
-	account_start(e);
 	day_began(&e->midnight);
 	e->kicked = true;
 	while (run_commands(e)) {
@@ -165,7 +165,6 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	list_init(&e->commands);
 	list_init(&e->flights);
 	list_init(&e->errands);
-	list_init(&e->settling);
 	list_init(&e->adoptions);
 	catalogue_models_load(cat, &e->models, &(int64_t){0});
 

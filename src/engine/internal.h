@@ -75,7 +75,7 @@ struct engine {
 	struct timer midnight;	  /* a new day's budget */
 	bool idempotent;	  /* the hub announced it (setting "idempotent") */
 
-	struct list settling;	  /* files waiting for their settle time: struct settle */
+	void *settling;		  /* files waiting for their settle time: tsearch(3), by node */
 	struct refresh models_refresh, balance_refresh;
 	struct list adoptions;	  /* look-ups waiting for the hub: struct adoption */
 
