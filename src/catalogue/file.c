@@ -243,6 +243,15 @@ static void settle_debt(struct catalogue *cat, int64_t id, bool killed, struct f
 	closed->draft = killed;
 }
 
+/* Whether its commit is still owed from an earlier close, which this handle's opening put off: who
+ * opens a file to touch it and writes nothing must not make it be forgotten. */
+static bool is_still_due(struct catalogue *cat, int64_t id)
+{
+	struct node n;
+
+	return tree_get(cat, id, &n) == 0 && n.pending == PENDING_CLOSED && is_prompt_node(cat, id);
+}
+
 static void remove_node(struct catalogue *cat, int64_t id)
 {
 	char name[SPOOL_NAME_SIZE];
@@ -279,6 +288,8 @@ void file_close(struct file *f, struct file_closed *closed)
 	pthread_mutex_unlock(&cat->files_lock);
 	if (debt && !gone)
 		settle_debt(cat, id, killed, closed);
+	else if (closed->last_writer && !gone)
+		closed->due = is_still_due(cat, id);
 	if (gone)
 		remove_node(cat, id);
 	db_unlock(cat->db);

@@ -39,7 +39,8 @@ int file_sync(struct file *f);
 /*
  * At RELEASE. Frees f. When it was the last writer of a file that was written, the row becomes
  * PENDING_CLOSED, or a draft with a note when the last writer was killed; *due is then set when a
- * commit should be looked at. Removes an unlinked node after its last handle.
+ * commit should be looked at. It is also set when the last writer wrote nothing and the row was
+ * PENDING_CLOSED before. Removes an unlinked node after its last handle.
  */
 struct file_closed {
 	bool due;

@@ -16,6 +16,19 @@ static struct file *file_of(const struct fuse_file_info *fi)
 	return (struct file *)(uintptr_t)fi->fh;
 }
 
+/* The end of a handle on a user's file, and what the commit rule makes of it. */
+static void close_tree(struct mount *m, struct file *f)
+{
+	const struct engine_event draft = {.what = CHANGE_REQUEST, .node = file_node(f)};
+	struct file_closed closed;
+
+	file_close(f, &closed);
+	if (closed.due)
+		engine_settle(m->engine, draft.node);
+	if (closed.draft)
+		notifier_changed(m->notifier, &draft);
+}
+
 static void open_tree(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct file *f;
@@ -32,7 +45,7 @@ static void open_tree(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fu
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);
 	if (fuse_reply_open(req, fi) < 0)
-		file_close(f, &(struct file_closed){0});
+		close_tree(m, f);
 }
 
 /* The helper touches what has changed; nobody else writes to what is not theirs. */
@@ -268,18 +281,6 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, rc < 0 ? -rc : 0);
 }
 
-static void close_tree(struct mount *m, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	const struct engine_event draft = {.what = CHANGE_REQUEST, .node = ino_id(ino)};
-	struct file_closed closed;
-
-	file_close(file_of(fi), &closed);
-	if (closed.due)
-		engine_settle(m->engine, ino_id(ino));
-	if (closed.draft)
-		notifier_changed(m->notifier, &draft);
-}
-
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = fuse_req_userdata(req);
@@ -287,7 +288,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (fi->fh == HELPER_FH)
 		;
 	else if (ino_type(ino) == INO_TREE)
-		close_tree(m, ino, fi);
+		close_tree(m, file_of(fi));
 	else if (ino_type(ino) == INO_IMAGE)
 		image_close(fi);
 	else if (ino_type(ino) == INO_WAIT)
