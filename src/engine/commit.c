@@ -6,14 +6,16 @@
  * read, parse and snapshot (which may take long and holds no lock), and once inside the transaction
  * that inserts the request, where nothing may have changed meanwhile. A writer that opens the file
  * does so under the database's lock, so it comes before that transaction or after it.
+ *
+ * "The same content saved again" is meant of the name: many programs do not write into a file but
+ * put another in its place (rsync, sed -i, tar, vim), which is a new node.
  */
 #include "base/clock.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "base/names.h"
-#include "base/picture.h"
 #include "catalogue/file.h"
 #include "catalogue/tree.h"
+#include "engine/defaults.h"
 #include "engine/internal.h"
 #include "engine/life.h"
 #include "engine/references.h"
@@ -21,11 +23,7 @@
 #include <sodium.h>
 #include <stdio.h>
 
-enum {
-	DEFAULTS_LEVELS = 32,
-	DEFAULTS_MAX = 64 * 1024,
-	RECOVER_MAX = 100000,
-};
+enum { RECOVER_MAX = 100000 };
 
 struct settle {
 	struct list link;
@@ -35,45 +33,6 @@ struct settle {
 };
 
 /* ---- reading a prompt with all that it draws in ---- */
-
-struct defaults {
-	struct prompt_source sources[DEFAULTS_LEVELS];
-	int64_t folders[DEFAULTS_LEVELS];
-	struct buf texts[DEFAULTS_LEVELS];
-	size_t count;
-};
-
-static void defaults_release(struct defaults *d)
-{
-	for (size_t i = 0; i < d->count; i++)
-		buf_release(&d->texts[i]);
-}
-
-/* defaults.yaml of this folder and of those above it, nearest first. */
-static int defaults_read(struct engine *e, int64_t folder, struct defaults *d, char **error)
-{
-	struct node dir, file;
-
-	for (; folder && d->count < DEFAULTS_LEVELS; folder = dir.parent) {
-		if (tree_get(e->cat, folder, &dir) < 0)
-			break;
-		if (tree_lookup(e->cat, folder, "defaults.yaml", &file) < 0 ||
-			!S_ISREG(file.st.st_mode))
-			continue;
-		struct buf *text = &d->texts[d->count];
-		buf_init(text, DEFAULTS_MAX);
-		d->folders[d->count] = folder;
-		d->count++;
-		const int rc = file_content(e->cat, file.id, text);
-		if (rc == -EFBIG)
-			return fail(error, -EINVAL, "defaults.yaml is over 64 KiB");
-		if (rc < 0)
-			return fail(error, rc, "defaults.yaml cannot be read: %s", strerror(-rc));
-		d->sources[d->count - 1] =
-			(struct prompt_source){"defaults.yaml", text->data, text->len};
-	}
-	return 0;
-}
 
 /* A prompt as it stands in its file. */
 struct reading {
@@ -115,7 +74,7 @@ static int reading_parse(struct engine *e, struct reading *r, char **error)
 	const struct prompt_source file = {r->name, r->text.data, r->text.len};
 	struct defaults *d = xcalloc(1, sizeof *d);
 
-	int rc = defaults_read(e, r->node.parent, d, error);
+	int rc = defaults_read(e->cat, r->node.parent, d, error);
 	if (rc == 0)
 		rc = prompt_parse(&file, d->sources, d->count, &r->prompt, error);
 	if (rc == 0) {
@@ -138,13 +97,34 @@ static void note(struct engine *e, int64_t node, int err, const char *text)
 	engine_tell(e, CHANGE_REQUEST, node, 0, 0, 0);
 }
 
+/*
+ * What was submitted last under this file: by it or, when it has submitted nothing yet, by the file
+ * whose name it took. One that goes on as a prompt under another name has its request with it.
+ */
+static int last_submitted(struct engine *e, const struct reading *r, struct request *last)
+{
+	if (r->node.request)
+		return request_get(e->cat, r->node.request, last);
+
+	CLEANUP_FREE char *path = tree_path(e->cat, r->node.id);
+	const int rc = path ? request_latest_at(e->cat, path, last) : -ENOENT;
+	if (rc < 0)
+		return rc;
+	CLEANUP_FREE char *other = tree_name(e->cat, last->node);
+	if (other && names_is_prompt(other)) {
+		request_release(last);
+		return -ENOENT;
+	}
+	return 0;
+}
+
 /* Whether this content was submitted last under this file. A withdrawn request was not. */
 static bool is_old_news(struct engine *e, const struct reading *r, const unsigned char *hash)
 {
 	struct request last;
 	bool same;
 
-	if (r->node.request == 0 || request_get(e->cat, r->node.request, &last) < 0)
+	if (last_submitted(e, r, &last) < 0)
 		return false;
 	same = last.state != REQUEST_CANCELED && memcmp(last.hash, hash, sizeof last.hash) == 0;
 	request_release(&last);
@@ -164,15 +144,48 @@ static bool unchanged(struct engine *e, const struct node *then, bool force)
 		!file_has_writer(e->cat, then->id);
 }
 
+/* The request of that content is this file's, and nothing is owed. */
+static int take_over(struct engine *e, const struct reading *r)
+{
+	struct request last;
+	int rc = last_submitted(e, r, &last);
+
+	if (rc < 0)
+		return -EAGAIN;
+	catalogue_begin(e->cat, DB_NORMAL);
+	rc = unchanged(e, &r->node, false) ? request_give(e->cat, last.id, r->node.id) : -EAGAIN;
+	rc = catalogue_end(e->cat, rc);
+	engine_tell(e, CHANGE_REQUEST, r->node.id, last.id, last.generation, 0);
+	request_release(&last);
+	return rc;
+}
+
+/* The file whose unsent requests nobody wants any more once other content has been saved: they could
+ * not even be reached to approve or to cancel them. 0 if none. */
+static int64_t superseded(struct engine *e, const struct reading *r)
+{
+	struct request last;
+
+	if (last_submitted(e, r, &last) < 0)
+		return 0;
+	const int64_t node = last.node;
+	request_release(&last);
+	return node;
+}
+
 static int insert(struct engine *e, struct reading *r, struct request *q,
 	const struct reference_set *refs, bool force)
 {
 	CLEANUP_FREE char *line = xasprintf("queued: %s", q->path);
 
 	catalogue_begin(e->cat, DB_FULL);
+	const int64_t older = force ? 0 : superseded(e, r);
 	int rc = unchanged(e, &r->node, force) ? 0 : -EAGAIN;
 	if (rc == 0)
 		rc = request_insert(e->cat, q, refs->items, refs->count, line);
+	if (rc == 0 && older)
+		control_withdraw(
+			e, older, q->id, "other content was saved before it was sent");
 	return catalogue_end(e->cat, rc);
 }
 
@@ -220,12 +233,8 @@ static int commit_reading(struct engine *e, struct reading *r, bool force, char 
 	unsigned char hash[REQUEST_HASH_SIZE];
 
 	crypto_hash_sha256(hash, (const unsigned char *)r->text.data, r->text.len);
-	if (!force && is_old_news(e, r, hash)) {
-		tree_draft_set(e->cat, r->node.id, 0, NULL);
-		tree_set_pending(e->cat, r->node.id, PENDING_NONE);
-		engine_tell(e, CHANGE_REQUEST, r->node.id, r->node.request, 0, 0);
-		return 0;
-	}
+	if (!force && is_old_news(e, r, hash))
+		return take_over(e, r);
 	const int rc = reading_parse(e, r, error);
 	return rc < 0 ? rc : queue(e, r, hash, force, error);
 }

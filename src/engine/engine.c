@@ -118,6 +118,7 @@ static void *engine_main(void *arg)
 
 	submit_recover(e);
 	follow_recover(e);
+	control_recover(e);
 	commit_recover(e);
 	pictures_start(e);
 	account_start(e);
