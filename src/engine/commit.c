@@ -38,6 +38,7 @@ struct settle {
 struct reading {
 	struct node node;
 	char *name;
+	bool hidden; /* in a folder whose files are not sent; what it owes, it owes on */
 	struct buf text;
 	struct prompt prompt;
 	int64_t references_folder; /* what its reference names are relative to */
@@ -50,7 +51,7 @@ static void reading_release(struct reading *r)
 	prompt_release(&r->prompt);
 }
 
-/* The node's row and bytes. 1: nothing to parse (no prompt's name, blank). */
+/* The node's row and bytes. 1: nothing to parse (no prompt's name, in a hidden folder, blank). */
 static int reading_load(struct engine *e, int64_t node, struct reading *r, char **error)
 {
 	int rc = tree_get(e->cat, node, &r->node);
@@ -59,6 +60,9 @@ static int reading_load(struct engine *e, int64_t node, struct reading *r, char 
 		return rc;
 	r->name = tree_name(e->cat, node);
 	if (!r->name || !S_ISREG(r->node.st.st_mode) || !names_is_prompt(r->name))
+		return 1;
+	r->hidden = !tree_may_commit(e->cat, r->node.parent, r->name);
+	if (r->hidden)
 		return 1;
 	buf_init(&r->text, PROMPT_FILE_MAX);
 	rc = file_content(e->cat, node, &r->text);
@@ -275,6 +279,21 @@ static void not_committed(struct engine *e, const struct reading *r, int rc, con
 	engine_post(e, settle, r->node.id, &retry_delay_ms);
 }
 
+/* Nothing to parse, and somebody asked for it. */
+static int say_why_not(const struct reading *r, char **why)
+{
+	const char *name = r->name ? r->name : "it";
+
+	if (r->hidden)
+		return fail(why, -EINVAL,
+			"%s is in a folder whose name begins with a dot: what is there is not sent",
+			name);
+	return fail(why, -EINVAL,
+		names_is_prompt(name) ? "%s holds nothing to send"
+				      : "%s is no prompt: its name has to end in .prompt",
+		name);
+}
+
 int commit_node(struct engine *e, int64_t node, bool force, char **error)
 {
 	char *why = NULL;
@@ -284,9 +303,9 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error)
 	if (rc == 0) {
 		rc = commit_loaded(e, &r, force, &why);
 	} else if (rc == 1 && force) {
-		rc = fail(&why, -EINVAL, "%s holds nothing to send", r.name ? r.name : "it");
+		rc = say_why_not(&r, &why);
 	} else if (rc == 1) {
-		if (r.node.pending == PENDING_CLOSED)
+		if (r.node.pending == PENDING_CLOSED && !r.hidden)
 			settled(e, &r.node);
 		rc = 0;
 	}
@@ -388,6 +407,23 @@ void engine_settle(struct engine *e, int64_t node)
 void engine_disturb(struct engine *e, int64_t node)
 {
 	engine_post(e, disturb, node, NULL);
+}
+
+static void look_again(struct engine *e, int64_t id, void *arg)
+{
+	int64_t *ids = xcalloc(RECOVER_MAX, sizeof *ids);
+	const int n = tree_pending(e->cat, ids, RECOVER_MAX);
+
+	(void)id;
+	for (int i = 0; i < n; i++)
+		if (!settle_find(e, ids[i]))
+			settle(e, ids[i], arg);
+	free(ids);
+}
+
+void engine_folder_shown(struct engine *e)
+{
+	engine_post(e, look_again, 0, NULL);
 }
 
 void engine_commit_now(struct engine *e, int64_t node)
