@@ -126,6 +126,27 @@ int request_of_generation(struct catalogue *cat, int64_t generation, struct requ
 		out);
 }
 
+int request_latest_at(struct catalogue *cat, const char *path, struct request *out)
+{
+	db_lock(cat->db);
+	return read_one(cat,
+		db_query(cat->db,
+			"SELECT " COLUMNS " FROM request WHERE path = ? ORDER BY id DESC LIMIT 1", "s",
+			path),
+		out);
+}
+
+bool request_has_file(struct catalogue *cat, int64_t id)
+{
+	int64_t found;
+
+	db_lock(cat->db);
+	const int rc = db_get_int(cat->db, &found,
+		"SELECT 1 FROM request r JOIN node n ON n.id = r.node WHERE r.id = ?", "i", id);
+	db_unlock(cat->db);
+	return rc != 0;
+}
+
 int request_references(struct catalogue *cat, int64_t id, struct request_reference **refs,
 	size_t *count)
 {
@@ -262,6 +283,22 @@ int request_insert(struct catalogue *cat, struct request *r, const struct reques
 	return catalogue_end(cat, rc < 0 ? rc : 0);
 }
 
+int request_give(struct catalogue *cat, int64_t id, int64_t node)
+{
+	catalogue_begin(cat, DB_NORMAL);
+	int rc = db_run(cat->db,
+		"UPDATE node SET hidden = 0 WHERE id = ? AND request <> ?", "ii", node, id);
+	if (rc >= 0)
+		rc = db_run(cat->db,
+			"UPDATE node SET request = ?, pending = 0, draft_errno = NULL,"
+			" draft_text = NULL, draft_ms = NULL WHERE id = ?",
+			"ii", id, node);
+	if (rc >= 0)
+		rc = db_run(cat->db, "UPDATE request SET node = ? WHERE id = ? AND node <> ?",
+			"iii", node, id, node);
+	return catalogue_end(cat, rc < 0 ? rc : 0);
+}
+
 static int update_row(struct catalogue *cat, struct request *r, enum request_state from)
 {
 	CLEANUP_FREE char *wanted = order_encode(&r->order);
@@ -311,6 +348,17 @@ int request_charge_settle(struct catalogue *cat, int64_t request, int64_t credit
 		"ii", credits, request);
 	db_unlock(cat->db);
 	return rc < 0 ? rc : 0;
+}
+
+bool request_charge_is_open(struct catalogue *cat, int64_t request)
+{
+	int64_t found;
+
+	db_lock(cat->db);
+	const int rc = db_get_int(cat->db, &found,
+		"SELECT 1 FROM charge WHERE request = ? AND settled = 0", "i", request);
+	db_unlock(cat->db);
+	return rc != 0;
 }
 
 int64_t request_spent_since(struct catalogue *cat, int64_t since_ms)

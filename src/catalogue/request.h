@@ -75,6 +75,13 @@ int request_insert(struct catalogue *cat, struct request *r, const struct reques
 	size_t n_refs, const char *log_line);
 int request_get(struct catalogue *cat, int64_t id, struct request *out);
 int request_of_generation(struct catalogue *cat, int64_t generation, struct request *out);
+/* The latest request that was made of a file with that path. */
+int request_latest_at(struct catalogue *cat, const char *path, struct request *out);
+/* Makes a request the latest of that node, which has taken the place of the one that it was made of;
+ * nothing is pending then, and a draft's note is gone. */
+int request_give(struct catalogue *cat, int64_t id, int64_t node);
+/* Whether its prompt file is still there, under whatever name. */
+bool request_has_file(struct catalogue *cat, int64_t id);
 int request_references(struct catalogue *cat, int64_t id, struct request_reference **refs,
 	size_t *count);
 
@@ -102,6 +109,8 @@ int request_counts(struct catalogue *cat, int64_t counts[REQUEST_STATES]);
  */
 int request_charge_open(struct catalogue *cat, int64_t request, int64_t estimate);
 int request_charge_settle(struct catalogue *cat, int64_t request, int64_t credits);
+/* Whether it has a POST that may have left and is not settled. */
+bool request_charge_is_open(struct catalogue *cat, int64_t request);
 /* Credits charged or possibly charged since a wall time, what is in flight included. */
 int64_t request_spent_since(struct catalogue *cat, int64_t since_ms);
 

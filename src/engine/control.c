@@ -273,26 +273,62 @@ int engine_control(struct engine *e, const char *line, char **error)
 	return rc;
 }
 
-/* ---- a prompt was removed ---- */
+/* ---- a prompt was removed, or saved with other content ---- */
 
-void engine_removed(struct engine *e, int64_t node)
+static const char removed[] = "the prompt was removed before it was sent";
+
+static const enum request_state unsent[] = {REQUEST_QUEUED, REQUEST_HELD};
+
+/* Sent before, the answer lost, and queued again to a hub that knows it by its key: it may well be
+ * paid, going on costs nothing more, and its pictures come to /generations. */
+static bool is_paid_once(struct engine *e, int64_t request)
 {
-	static const enum request_state unsent[] = {REQUEST_QUEUED, REQUEST_HELD};
+	CLEANUP_FREE char *idempotent = catalogue_setting(e->cat, "idempotent");
 
+	return idempotent && request_charge_is_open(e->cat, request);
+}
+
+static void withdraw(struct engine *e, int64_t request, const char *why)
+{
+	struct request r;
+
+	if (request_get(e->cat, request, &r) < 0)
+		return;
+	r.generation = 0;
+	/* One that is being sent by now stays what it is. */
+	if ((r.state == REQUEST_QUEUED || r.state == REQUEST_HELD) && !is_paid_once(e, request))
+		life_move(e, &r, REQUEST_CANCELED, DB_FULL, "canceled: %s", why);
+	request_release(&r);
+}
+
+void control_withdraw(struct engine *e, int64_t node, int64_t but, const char *why)
+{
 	for (size_t s = 0; s < ARRAY_SIZE(unsent); s++) {
 		int64_t ids[BATCH];
 		const int n = request_of_node(e->cat, node, unsent[s], ids, BATCH);
 
-		for (int i = 0; i < n; i++) {
-			struct request r;
+		for (int i = 0; i < n; i++)
+			if (ids[i] != but)
+				withdraw(e, ids[i], why);
+	}
+}
 
-			if (request_get(e->cat, ids[i], &r) < 0)
-				continue;
-			r.generation = 0;
-			if (life_may(r.state, REQUEST_CANCELED) && r.state != REQUEST_UNKNOWN)
-				life_move(e, &r, REQUEST_CANCELED, DB_FULL,
-					"canceled: %s was removed before it was sent", r.path);
-			request_release(&r);
-		}
+void engine_removed(struct engine *e, int64_t node)
+{
+	control_withdraw(e, node, 0, removed);
+}
+
+void control_recover(struct engine *e)
+{
+	for (size_t s = 0; s < ARRAY_SIZE(unsent); s++) {
+		int64_t ids[BATCH], after = 0;
+		int n;
+
+		while ((n = request_list(e->cat, unsent[s], INT64_MAX, after, ids, BATCH)) > 0)
+			for (int i = 0; i < n; i++) {
+				after = ids[i];
+				if (!request_has_file(e->cat, ids[i]))
+					withdraw(e, ids[i], removed);
+			}
 	}
 }

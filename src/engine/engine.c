@@ -119,6 +119,7 @@ static void *engine_main(void *arg)
 	account_start(e); /* what is found unknown asks for the balance */
 	submit_recover(e);
 	follow_recover(e);
+	control_recover(e);
 	commit_recover(e);
 	day_began(&e->midnight);
 	e->kicked = true;

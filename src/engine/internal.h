@@ -97,6 +97,11 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error);
 void commit_recover(struct engine *e);
 void commit_release(struct engine *e);
 
+/* control.c: withdraws what was made of a prompt and is not sent, but for the request `but`. */
+void control_withdraw(struct engine *e, int64_t node, int64_t but, const char *why);
+/* The same for prompts that were removed just before the last end of the program. (thread) */
+void control_recover(struct engine *e);
+
 /* submit.c (thread) */
 void submit_queue(struct engine *e);
 void submit_recover(struct engine *e);
