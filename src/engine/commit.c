@@ -183,17 +183,16 @@ static int take_over(struct engine *e, const struct reading *r)
 	return rc;
 }
 
-/* The file whose unsent requests nobody wants any more once other content has been saved: they could
- * not even be reached to approve or to cancel them. 0 if none. */
-static int64_t superseded(struct engine *e, const struct reading *r)
+/* Nobody wants the unsent requests of what was saved before any more: they could not even be reached to
+ * approve or to cancel them. */
+static void withdraw_older(struct engine *e, const struct reading *r)
 {
 	struct request last;
 
 	if (last_submitted(e, r, &last) < 0)
-		return 0;
-	const int64_t node = last.node;
+		return;
+	control_withdraw(e, last.node, "other content was saved before it was sent");
 	request_release(&last);
-	return node;
 }
 
 static int insert(struct engine *e, struct reading *r, struct request *q,
@@ -201,14 +200,13 @@ static int insert(struct engine *e, struct reading *r, struct request *q,
 {
 	CLEANUP_FREE char *line = xasprintf("queued: %s", q->path);
 
+	/* Before: after a crash in between, this text is still due. */
+	if (!force)
+		withdraw_older(e, r);
 	catalogue_begin(e->cat, DB_FULL);
-	const int64_t older = force ? 0 : superseded(e, r);
 	int rc = unchanged(e, r, force) ? 0 : -EAGAIN;
 	if (rc == 0)
 		rc = request_insert(e->cat, q, refs->items, refs->count, line);
-	if (rc == 0 && older)
-		control_withdraw(
-			e, older, q->id, "other content was saved before it was sent");
 	return catalogue_end(e->cat, rc);
 }
 
