@@ -8,7 +8,7 @@ comma    := ,
 
 # What is needed to build, and what the tests need on top (Debian's packages).
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libjansson-dev \
-	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
+	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev zlib1g-dev
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
 	inotify-tools libglib2.0-bin procps vim
 
@@ -40,7 +40,7 @@ LIBS_prompt    := yaml-0.1
 LIBS_net       := libcurl
 LIBS_engine    := libsodium
 LIBS_mount     := fuse3
-LIBS_hub       := libmicrohttpd libsodium cairo libpng
+LIBS_hub       := libmicrohttpd libsodium cairo libpng zlib
 PKG_CONFIG ?= pkg-config
 
 VERSION := 1.0
