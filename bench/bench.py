@@ -18,10 +18,12 @@ from pathlib import Path
 
 from tools import HERE, TOOLS, harness, say  # first: finds the tests' harness
 
+import accept
+import hub
 import reads
 import report
 
-PARTS = {"reads": reads}
+PARTS = {"reads": reads, "accept": accept, "hub": hub}
 
 
 class Bench(contextlib.ExitStack):
