@@ -22,8 +22,9 @@ import accept
 import hub
 import reads
 import report
+import scale
 
-PARTS = {"reads": reads, "accept": accept, "hub": hub}
+PARTS = {"reads": reads, "accept": accept, "scale": scale, "hub": hub}
 
 
 class Bench(contextlib.ExitStack):
