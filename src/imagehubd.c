@@ -32,16 +32,18 @@ static const char usage[] =
 	"  --workers N            pictures made at once (2)\n"
 	"  --exit-with-stdin      end when standard input ends (for an embedding program)\n"
 	"  --verbose              say more\n"
-	"For tests: --sketch-delay MS, --sketch-fail EVERY, --sketch-fewer, --hold\n";
+	"For tests: --sketch-delay MS, --sketch-fail EVERY, --sketch-fewer, --sketch-bytes N,\n"
+	"--hold\n";
 
 struct options {
 	const char *data;
 	struct hub_config hub;
+	int sketch_bytes;
 	bool exit_with_stdin, verbose;
 };
 
 enum { OPT_DATA = 256, OPT_LISTEN, OPT_PUBLIC_URL, OPT_PROVIDER, OPT_WORKERS, OPT_EXIT_WITH_STDIN, OPT_VERBOSE, OPT_DELAY,
-	OPT_FAIL, OPT_FEWER, OPT_HOLD, OPT_HELP, OPT_SHOW_VERSION };
+	OPT_FAIL, OPT_FEWER, OPT_BYTES, OPT_HOLD, OPT_HELP, OPT_SHOW_VERSION };
 
 static const struct option long_options[] = {
 	{"data", required_argument, NULL, OPT_DATA},
@@ -54,6 +56,7 @@ static const struct option long_options[] = {
 	{"sketch-delay", required_argument, NULL, OPT_DELAY},
 	{"sketch-fail", required_argument, NULL, OPT_FAIL},
 	{"sketch-fewer", no_argument, NULL, OPT_FEWER},
+	{"sketch-bytes", required_argument, NULL, OPT_BYTES},
 	{"hold", no_argument, NULL, OPT_HOLD},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_SHOW_VERSION},
@@ -111,6 +114,10 @@ static int take(struct options *o, int option)
 	case OPT_FEWER:
 		o->hub.trouble.fewer = true;
 		return -1;
+	case OPT_BYTES:
+		return number(optarg, 0, PROVIDER_PICTURE_MAX, &o->sketch_bytes)
+			? -1
+			: bad("--sketch-bytes %s: the least size of a picture, up to 64 MiB", optarg);
 	case OPT_HOLD:
 		o->hub.trouble.hold = true;
 		return -1;
@@ -222,7 +229,7 @@ static int serve(const struct options *o, struct store *s)
 {
 	CLEANUP_FREE char *error = NULL;
 	const int signals = stop_signal(o);
-	struct provider *provider = sketch_create();
+	struct provider *provider = sketch_create((size_t)o->sketch_bytes);
 	struct admin *admin = admin_start(s, &error);
 	struct hub *h = admin ? hub_create(&o->hub, s, provider, &error) : NULL;
 

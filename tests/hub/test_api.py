@@ -85,6 +85,24 @@ def test_the_sketch_is_deterministic(hub):
     assert pictures[0] == pictures[1] and pictures[0][0] != pictures[0][1]
 
 
+def test_sketches_of_a_size_in_bytes(make_hub):
+    hub = make_hub("--sketch-bytes", "300000")
+    sizes = []
+    for size in ("1024x640", "3840x2160"):
+        _, _, g = hub.post({**ORDER, "size": size})
+        picture = hub.curl(g["images"][0]["url"], key=None)[2]
+        at, types = 8, []
+        while at < len(picture):  # every chunk is whole, and its CRC right
+            length, = struct.unpack(">I", picture[at:at + 4])
+            body = picture[at + 4:at + 8 + length]
+            assert struct.unpack(">I", picture[at + 8 + length:at + 12 + length])[0] == zlib.crc32(body)
+            types.append(body[:4])
+            at += 12 + length
+        assert at == len(picture) and types[-1] == b"IEND"
+        sizes.append((len(picture), b"noIs" in types))
+    assert sizes[0] == (300000, True) and sizes[1][0] > 300000 and not sizes[1][1]
+
+
 def test_pictures_range_etag_head(hub):
     _, _, g = hub.post(ORDER)
     url = g["images"][0]["url"]
