@@ -70,47 +70,51 @@ int order_insert(struct db *db, struct hub_order *o)
 
 /* ---- reading ---- */
 
-static int load_images(struct db *db, struct hub_generation *g)
+static void add_image(struct hub_generation *g, struct db_rows *r)
 {
-	struct db_rows *r = db_query(db,
-		"SELECT id, ext, created FROM image WHERE generation = ? ORDER BY number", "s", g->id);
+	struct hub_image *i = &g->images[g->n_images++];
 
-	while (g->n_images < WIRE_IMAGES_MAX && db_next(r)) {
-		struct hub_image *i = &g->images[g->n_images++];
-
-		snprintf(i->id, sizeof i->id, "%s", db_text(r, 0));
-		i->ext = db_text_dup(r, 1);
-		i->created_ms = db_int(r, 2);
-	}
-	return db_done(r);
+	snprintf(i->id, sizeof i->id, "%s", db_text(r, 10));
+	i->ext = db_text_dup(r, 11);
+	i->created_ms = db_int(r, 12);
 }
 
+static int fill(struct hub_generation *g, struct db_rows *r)
+{
+	const char *wanted = db_text(r, 3);
+
+	snprintf(g->id, sizeof g->id, "%s", db_text(r, 0));
+	g->account = db_int(r, 1);
+	g->status = db_text_dup(r, 2);
+	g->credits_requested = db_int(r, 4);
+	g->credits = db_int(r, 5);
+	g->n_references = (int)db_int(r, 6);
+	g->error_message = db_text_dup(r, 7);
+	g->error_code = db_text_dup(r, 8);
+	g->created_ms = db_int(r, 9);
+	return order_decode(wanted, strlen(wanted), &g->order, NULL) < 0 ? -EIO : 0;
+}
+
+/* One statement, so that a poll costs one look at the WAL: a row an image, or one without. */
 static int load(struct db *db, const char *id, int64_t account, struct hub_generation *out)
 {
-	*out = (struct hub_generation){0};
-	struct db_rows *r = db_query(db,
-		"SELECT id, account, status, wanted, requested, credits, n_references,"
-		" error_message, error_code, created FROM generation WHERE id = ?",
-		"s", id);
 	int rc = -ENOENT;
 
-	if (db_next(r) && (account == 0 || db_int(r, 1) == account)) {
-		const char *wanted = db_text(r, 3);
-
-		snprintf(out->id, sizeof out->id, "%s", db_text(r, 0));
-		out->account = db_int(r, 1);
-		out->status = db_text_dup(r, 2);
-		out->credits_requested = db_int(r, 4);
-		out->credits = db_int(r, 5);
-		out->n_references = (int)db_int(r, 6);
-		out->error_message = db_text_dup(r, 7);
-		out->error_code = db_text_dup(r, 8);
-		out->created_ms = db_int(r, 9);
-		rc = order_decode(wanted, strlen(wanted), &out->order, NULL) < 0 ? -EIO : 0;
+	*out = (struct hub_generation){0};
+	struct db_rows *r = db_query(db,
+		"SELECT g.id, g.account, g.status, g.wanted, g.requested, g.credits, g.n_references,"
+		" g.error_message, g.error_code, g.created, i.id, i.ext, i.created"
+		" FROM generation g LEFT JOIN image i ON i.generation = g.id"
+		" WHERE g.id = ? ORDER BY i.number",
+		"s", id);
+	while (out->n_images < WIRE_IMAGES_MAX && db_next(r)) {
+		if (rc == -ENOENT && (account == 0 || db_int(r, 1) == account))
+			rc = fill(out, r);
+		if (rc < 0 || db_is_null(r, 10))
+			break;
+		add_image(out, r);
 	}
 	const int done = db_done(r);
-	if (rc == 0 && done == 0)
-		rc = load_images(db, out);
 	if (rc < 0 || done < 0)
 		hub_generation_release(out);
 	return done < 0 ? done : rc;
@@ -118,22 +122,20 @@ static int load(struct db *db, const char *id, int64_t account, struct hub_gener
 
 int generation_load(struct store *s, const char *id, int64_t account, struct hub_generation *out)
 {
-	struct db *db = store_reader(s);
+	struct db *db = store_read(s);
 
-	db_lock(db);
 	const int rc = load(db, id, account, out);
-	db_unlock(db);
+	store_read_end(s, db);
 	return rc;
 }
 
 int image_exists(struct store *s, const char *id)
 {
-	struct db *db = store_reader(s);
+	struct db *db = store_read(s);
 	int64_t found;
 
-	db_lock(db);
 	const int rc = db_get_int(db, &found, "SELECT 1 FROM image WHERE id = ?", "s", id);
-	db_unlock(db);
+	store_read_end(s, db);
 	return rc < 0 ? rc : rc ? 0 : -ENOENT;
 }
 

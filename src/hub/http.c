@@ -11,7 +11,7 @@
 enum {
 	CONNECTIONS = 2048,
 	CONNECTIONS_PER_ADDRESS = 1024,
-	MEMORY_PER_CONNECTION = 64 * 1024, /* bounds the head of a request */
+	MEMORY_PER_CONNECTION = 16 * 1024, /* bounds a request's head; MHD zeroes it for each */
 	THREADS = 2,
 	DRAIN_MS = 20 * 1000,
 };

@@ -74,9 +74,10 @@ static enum outcome authorize(struct request *r)
 
 static const char *key_words(enum outcome outcome)
 {
-	return outcome == OUTCOME_MISSING_KEY ? "Missing API key"
+	return outcome == OUTCOME_MISSING_KEY	 ? "Missing API key"
 		: outcome == OUTCOME_EXPIRED_KEY ? "The API key has expired"
-						 : "Invalid API key";
+		: outcome == OUTCOME_INVALID_KEY ? "Invalid API key"
+						 : "The API key cannot be looked up";
 }
 
 /* ---- GETs ---- */
@@ -371,16 +372,14 @@ static enum MHD_Result answer_async(struct request *r)
 {
 	CLEANUP_FREE char *base = url_base(r);
 	struct hub_generation g = {
-		.status = xstrdup("queued"),
+		.status = (char *)"queued",
+		.order = r->upload.order, /* all borrowed */
 		.credits_requested = r->order.price,
 		.created_ms = r->order.created_ms,
 	};
 
 	snprintf(g.id, sizeof g.id, "%s", r->order.id);
-	order_copy(&g.order, &r->upload.order);
-	char *json = generation_json(&g, base, true, NULL);
-	hub_generation_release(&g);
-	return send_json(r, 202, json, r->order.replayed);
+	return send_json(r, 202, generation_json(&g, base, true, NULL), r->order.replayed);
 }
 
 static enum MHD_Result committed(struct request *r)
