@@ -17,6 +17,17 @@ void hub_generation_release(struct hub_generation *g)
 
 /* ---- into the queue ---- */
 
+void generation_id_make(char id[HUB_ID_SIZE])
+{
+	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+	char prefix[] = "gen_.........";
+	int64_t now = clock_wall_ms();
+
+	for (size_t i = sizeof prefix - 1; prefix[i - 1] == '.'; i--, now /= 36)
+		prefix[i - 1] = digits[now % 36];
+	hub_id_make(id, prefix, 15);
+}
+
 /* The first answer to this key stands. 1: it is there. */
 static int find_first(struct db *db, struct hub_order *o)
 {
@@ -56,15 +67,16 @@ int order_insert(struct db *db, struct hub_order *o)
 			o->account);
 	if (rc >= 0 && balance < o->price)
 		return -EDQUOT;
-	CLEANUP_FREE char *wanted = order_encode(&o->order);
 	o->created_ms = clock_wall_ms();
 	if (rc >= 0)
 		rc = db_run(db,
-			"INSERT INTO generation(id, account, status, wanted, requested, n_references,"
-			" idempotency, body_hash, created) VALUES(?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
-			"sisiisbi", o->id, o->account, wanted, o->price, (int64_t)o->n_references,
-			o->idempotency_key, (const void *)o->body_hash, sizeof o->body_hash,
-			o->created_ms);
+			"INSERT INTO generation(id, account, status, wanted, model, size, n, requested,"
+			" n_references, idempotency, body_hash, created)"
+			" VALUES(?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			"sisssiiisbi", o->id, o->account, o->wanted, o->order->model,
+			o->order->size, (int64_t)order_images(o->order), o->price,
+			(int64_t)o->n_references, o->idempotency_key, (const void *)o->body_hash,
+			sizeof o->body_hash, o->created_ms);
 	return rc < 0 ? rc : 0;
 }
 
@@ -79,10 +91,21 @@ static void add_image(struct hub_generation *g, struct db_rows *r)
 	i->created_ms = db_int(r, 12);
 }
 
-static int fill(struct hub_generation *g, struct db_rows *r)
+/* Decoding takes as long as the prompt is: only who works on it needs all of the order. */
+static int fill_order(struct order *o, struct db_rows *r)
 {
 	const char *wanted = db_text(r, 3);
 
+	if (wanted)
+		return order_decode(wanted, strlen(wanted), o, NULL) < 0 ? -EIO : 0;
+	o->model = db_text_dup(r, 13);
+	o->size = db_text_dup(r, 14);
+	o->n = (int)db_int(r, 15);
+	return 0;
+}
+
+static int fill(struct hub_generation *g, struct db_rows *r)
+{
 	snprintf(g->id, sizeof g->id, "%s", db_text(r, 0));
 	g->account = db_int(r, 1);
 	g->status = db_text_dup(r, 2);
@@ -92,21 +115,23 @@ static int fill(struct hub_generation *g, struct db_rows *r)
 	g->error_message = db_text_dup(r, 7);
 	g->error_code = db_text_dup(r, 8);
 	g->created_ms = db_int(r, 9);
-	return order_decode(wanted, strlen(wanted), &g->order, NULL) < 0 ? -EIO : 0;
+	return fill_order(&g->order, r);
 }
 
 /* One statement, so that a poll costs one look at the WAL: a row an image, or one without. */
-static int load(struct db *db, const char *id, int64_t account, struct hub_generation *out)
+static int load(struct db *db, const char *id, int64_t account, bool to_work,
+	struct hub_generation *out)
 {
 	int rc = -ENOENT;
 
 	*out = (struct hub_generation){0};
 	struct db_rows *r = db_query(db,
-		"SELECT g.id, g.account, g.status, g.wanted, g.requested, g.credits, g.n_references,"
-		" g.error_message, g.error_code, g.created, i.id, i.ext, i.created"
+		"SELECT g.id, g.account, g.status, CASE WHEN ? THEN g.wanted END, g.requested,"
+		" g.credits, g.n_references, g.error_message, g.error_code, g.created,"
+		" i.id, i.ext, i.created, g.model, g.size, g.n"
 		" FROM generation g LEFT JOIN image i ON i.generation = g.id"
 		" WHERE g.id = ? ORDER BY i.number",
-		"s", id);
+		"is", (int64_t)to_work, id);
 	while (out->n_images < WIRE_IMAGES_MAX && db_next(r)) {
 		if (rc == -ENOENT && (account == 0 || db_int(r, 1) == account))
 			rc = fill(out, r);
@@ -120,13 +145,24 @@ static int load(struct db *db, const char *id, int64_t account, struct hub_gener
 	return done < 0 ? done : rc;
 }
 
-int generation_load(struct store *s, const char *id, int64_t account, struct hub_generation *out)
+static int read_one(struct store *s, const char *id, int64_t account, bool to_work,
+	struct hub_generation *out)
 {
 	struct db *db = store_read(s);
+	const int rc = load(db, id, account, to_work, out);
 
-	const int rc = load(db, id, account, out);
 	store_read_end(s, db);
 	return rc;
+}
+
+int generation_load(struct store *s, const char *id, int64_t account, struct hub_generation *out)
+{
+	return read_one(s, id, account, false, out);
+}
+
+int generation_load_to_work(struct store *s, const char *id, struct hub_generation *out)
+{
+	return read_one(s, id, 0, true, out);
 }
 
 int image_exists(struct store *s, const char *id)
@@ -296,7 +332,7 @@ static int finish_job(struct db *db, void *arg)
 {
 	const struct hub_result *result = arg;
 	struct hub_generation g;
-	int rc = load(db, result->id, 0, &g);
+	int rc = load(db, result->id, 0, false, &g);
 
 	if (rc < 0)
 		return rc;

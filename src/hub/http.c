@@ -89,6 +89,7 @@ static void completed(void *cls, struct MHD_Connection *connection, void **conte
 	pthread_mutex_unlock(&h->lock);
 	if (r->has_upload)
 		upload_release(&r->upload);
+	free(r->wanted);
 	free(r->idempotency_key);
 	free(r);
 	*context = NULL;

@@ -70,7 +70,7 @@ struct request {
 	struct upload upload;
 	bool has_upload;
 	struct hub_order order;
-	char *idempotency_key;
+	char *wanted, *idempotency_key; /* what order borrows */
 	int committed;	   /* the commit's result */
 	int64_t until_ms;  /* STEP_WAIT: the longest wait */
 	bool ended;	   /* STEP_WAIT: the generation has ended, or the wait has */

@@ -285,11 +285,12 @@ static enum MHD_Result begin_order(struct request *r)
 	struct hub_order *o = &r->order;
 
 	o->account = r->account;
-	o->order = r->upload.order;
+	o->order = &r->upload.order;
+	o->wanted = r->wanted = order_encode(&r->upload.order);
 	o->n_references = r->upload.n_files;
 	o->idempotency_key = r->idempotency_key;
 	crypto_generichash_final(&r->upload.hash, o->body_hash, sizeof o->body_hash);
-	hub_id_make(o->id, "gen_", 24);
+	generation_id_make(o->id);
 	const int rc = upload_keep(&r->upload, r->hub->store, o->id);
 	if (rc < 0)
 		return answer_error(r, OUTCOME_SERVER_ERROR, "The hub cannot keep the pictures");

@@ -77,6 +77,12 @@ static const char *const migrations[] = {
 	" number INTEGER NOT NULL, ext TEXT NOT NULL, created INTEGER NOT NULL) STRICT,"
 	" WITHOUT ROWID;"
 	"CREATE INDEX image_generation ON image(generation, number);",
+	/* What answers say of an order, beside `wanted`, which has all of it. */
+	"ALTER TABLE generation ADD COLUMN model TEXT;"
+	"ALTER TABLE generation ADD COLUMN size TEXT;"
+	"ALTER TABLE generation ADD COLUMN n INTEGER NOT NULL DEFAULT 1;"
+	"UPDATE generation SET model = wanted ->> 'model', size = wanted ->> 'size',"
+	" n = coalesce(wanted ->> 'n', 1);",
 };
 
 /* ---- the writer ---- */
@@ -247,23 +253,41 @@ static int make_folders(int dir)
 	return 0;
 }
 
-/* What uploads were under way when a hub was killed. */
-static void sweep_uploads(const char *dir)
+/* Whether a generation that is not at its end may still need its references. */
+static bool is_open(struct store *s, const char *id)
 {
-	CLEANUP_FREE char *tmp = files_join(dir, "tmp");
-	DIR *d = opendir(tmp);
-	const struct dirent *entry;
-	char name[600];
+	struct db *db = store_read(s);
+	int64_t found;
+	const int rc = db_get_int(db, &found,
+		"SELECT 1 FROM generation WHERE id = ? AND status IN ('queued', 'processing')", "s",
+		id);
 
-	while (d && (entry = readdir(d)) != NULL) {
-		if (entry->d_name[0] == '.')
-			continue;
-		for (int k = 1; k <= UPLOAD_FILES_MAX; k++) {
-			snprintf(name, sizeof name, "%s/%d", entry->d_name, k);
-			unlinkat(dirfd(d), name, 0);
-		}
-		unlinkat(dirfd(d), entry->d_name, AT_REMOVEDIR);
+	store_read_end(s, db);
+	return rc != 0;
+}
+
+static void remove_files(int dir, const char *name)
+{
+	char path[600];
+
+	for (int k = 1; k <= UPLOAD_FILES_MAX; k++) {
+		snprintf(path, sizeof path, "%s/%d", name, k);
+		unlinkat(dir, path, 0);
 	}
+	unlinkat(dir, name, AT_REMOVEDIR);
+}
+
+/* What a hub that was killed has left: uploads under way, and references that were moved to their
+ * generation before it was committed or are no longer needed. */
+static void sweep(struct store *s, const char *folder, bool (*needed)(struct store *, const char *))
+{
+	CLEANUP_FREE char *path = files_join(s->dir, folder);
+	DIR *d = opendir(path);
+	const struct dirent *entry;
+
+	while (d && (entry = readdir(d)) != NULL)
+		if (entry->d_name[0] != '.' && !(needed && needed(s, entry->d_name)))
+			remove_files(dirfd(d), entry->d_name);
 	if (d)
 		closedir(d);
 }
@@ -306,7 +330,8 @@ struct store *store_open(const char *dir, bool *busy, char **error)
 		store_close(s);
 		return NULL;
 	}
-	sweep_uploads(dir);
+	sweep(s, "tmp", NULL);
+	sweep(s, "refs", is_open);
 	s->running = thread_start(&s->writer, "writer", writer_main, s) == 0;
 	return s;
 }

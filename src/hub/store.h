@@ -107,25 +107,32 @@ struct hub_generation {
 };
 void hub_generation_release(struct hub_generation *g);
 
-/* A new order on its way into the queue. Filled by the caller; order_insert()
- * is called from a job. */
+/* A new order on its way into the queue. Filled by the caller, all borrowed; order_insert() is called
+ * from a job. */
 struct hub_order {
 	int64_t account;
-	struct order order;
+	const struct order *order;
+	const char *wanted; /* the same as JSON, from order_encode() */
 	int64_t price;
 	int n_references;
 	const char *idempotency_key; /* NULL: none */
 	unsigned char body_hash[HASH_SIZE];
 	/* What comes back: */
-	char id[HUB_ID_SIZE]; /* given by the caller; the first's when it was replayed */
+	char id[HUB_ID_SIZE]; /* from generation_id_make(); the first's when it was replayed */
 	bool replayed;
 	int64_t created_ms;
 };
+/* Begins with the time, so that the latest are neighbours in the index: a million orders make the next
+ * no slower. */
+void generation_id_make(char id[HUB_ID_SIZE]);
 /* 0; -EDQUOT not enough credits; -EALREADY the key was used with another body. */
 int order_insert(struct db *db, struct hub_order *o);
 
-/* -ENOENT when there is none, or it is another account's (account 0: anyone's). */
+/* For an answer: of the order model, size and n alone. -ENOENT when there is none, or it is another
+ * account's (account 0: anyone's). */
 int generation_load(struct store *s, const char *id, int64_t account, struct hub_generation *out);
+/* For its maker: anyone's, with all of the order. */
+int generation_load_to_work(struct store *s, const char *id, struct hub_generation *out);
 /* The same when all of the answer's facts are wanted as a wire object; url_base begins the URLs.
  * balance (may be NULL) is added. Owned. */
 char *generation_json(const struct hub_generation *g, const char *url_base, bool with_poll_url,

@@ -105,7 +105,7 @@ static void work_on(struct workers *w, const char *id)
 	struct hub_result result = {.n_images = 0};
 	struct hub_generation g;
 
-	if (generation_load(w->store, id, 0, &g) < 0)
+	if (generation_load_to_work(w->store, id, &g) < 0)
 		return;
 	char **paths = reference_paths(w, &g);
 	const struct provider_job job = {&g.order, (const char *const *)paths, g.n_references};
