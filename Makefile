@@ -10,7 +10,7 @@ comma    := ,
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
-	inotify-tools libglib2.0-bin procps vim
+	inotify-tools libglib2.0-bin procps strace vim
 
 # ---- flags ----
 
