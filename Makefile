@@ -10,7 +10,7 @@ comma    := ,
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev zlib1g-dev
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
-	inotify-tools libglib2.0-bin procps \
+	inotify-tools libglib2.0-bin procps strace \
 	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
 	openssh-client openssh-sftp-server samba smbclient
 
