@@ -8,6 +8,7 @@ import struct
 import subprocess
 import threading
 import time
+import zlib
 
 import pytest
 from harness import HUB, LIMIT, run, until
