@@ -64,7 +64,7 @@ static size_t picture_seen(char *bytes, size_t size, size_t count, void *arg)
 struct net_call *net_get_picture(struct net *net, const char *url, int64_t first, int64_t limit,
 	net_data_fn *data, net_picture_done_fn *done, void *arg)
 {
-	struct net_call *c = call_create(net, CALL_PICTURE, url, arg);
+	struct net_call *c = call_create(net, limit > 0 ? CALL_PROBE : CALL_PICTURE, url, arg);
 	CURL *easy = c->easy;
 	char range[64];
 
