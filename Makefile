@@ -7,7 +7,7 @@ PYTEST   ?= /usr/bin/python3 -m pytest
 comma    := ,
 
 # What is needed to build, and what the tests need on top (Debian's packages).
-BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libjansson-dev \
+BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
 	inotify-tools libglib2.0-bin procps vim
@@ -38,7 +38,7 @@ LIBS_db        := sqlite3
 LIBS_wire      := jansson
 LIBS_prompt    := yaml-0.1
 LIBS_net       := libcurl
-LIBS_engine    := libsodium
+LIBS_engine    := libsodium libcrypto
 LIBS_mount     := fuse3
 LIBS_hub       := libmicrohttpd libsodium cairo libpng
 PKG_CONFIG ?= pkg-config

@@ -111,6 +111,7 @@ static struct engine_config engine_config(const struct program *p)
 		.max_spend = p->options.max_spend,
 		.settle_ms = p->options.settle_ms,
 		.eager = p->options.eager,
+		.read_ahead = (int)p->options.read_ahead,
 	};
 }
 

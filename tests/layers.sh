@@ -62,6 +62,7 @@ library microhttpd hub
 library cairo hub
 library png hub
 library sodium engine hub
+library openssl engine
 
 [ "$bad" = 0 ] && echo "layers: the rules hold"
 exit "$bad"

@@ -120,7 +120,6 @@ static void *engine_main(void *arg)
 	submit_recover(e);
 	follow_recover(e);
 	commit_recover(e);
-	pictures_start(e);
 	day_began(&e->midnight);
 	e->kicked = true;
 	while (run_commands(e)) {
@@ -131,6 +130,7 @@ static void *engine_main(void *arg)
 		}
 		net_run(e->net,
 			e->kicked ? 0 : timers_wait_ms(&e->timers, clock_mono_ms(), -1));
+		pictures_turn(e);
 	}
 	finish_posts(e);
 	return NULL;
@@ -183,8 +183,10 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 
 int engine_start(struct engine *e)
 {
-	const int rc = thread_start(&e->thread, "engine", engine_main, e);
+	int rc = pictures_start(e);
 
+	if (rc == 0)
+		rc = thread_start(&e->thread, "engine", engine_main, e);
 	e->running = rc == 0;
 	return rc;
 }

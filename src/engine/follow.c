@@ -330,8 +330,8 @@ static void probe_now(struct timer *timer)
 		return;
 	p->head_len = 0;
 	if (i.url)
-		p->call = net_get_picture(p->flight->e->net, i.url, 0, PICTURE_HEAD_BYTES,
-			probe_data, probe_done, p);
+		p->call = net_get_picture(p->flight->e->net, NET_WANTED, i.url, 0,
+			PICTURE_HEAD_BYTES, probe_data, probe_done, p);
 	image_release(&i);
 }
 

@@ -8,7 +8,7 @@
  *	submit.c	the queue: holds, the budget, the paid POST and its outcome
  *	follow.c	polls; success; the pictures' sizes
  *	account.c	models, balance, whether the hub answers
- *	pictures.c	downloads and the disk cache (cache.h)
+ *	pictures.c	pictures (picture.h): readers; fetch.c, keep.c, ahead.c, cache.c
  *	adopt.c		generations that others started
  *	control.c	the verbs
  *	words.c		everything said to people; text.c serves it
@@ -149,9 +149,11 @@ void adopt_release(struct engine *e, int error);
 
 /* pictures.c */
 struct pictures *pictures_create(struct engine *e, char **error);
-void pictures_start(struct engine *e);	 /* (thread) */
-void pictures_release(struct engine *e); /* (thread): ends downloads, answers waiters */
+int pictures_start(struct engine *e);	 /* its own thread; a negative errno */
+void pictures_release(struct engine *e); /* ends it and the downloads, answers waiters */
 void pictures_destroy(struct pictures *p);
+/* At the end of each turn of the loop. (thread) */
+void pictures_turn(struct engine *e);
 /* The picture is listed: downloads it now when config.eager. (thread) */
 void pictures_listed(struct engine *e, int64_t image);
 /* Downloads a picture whose size the server did not tell: calls done(arg, size, type, width,

@@ -12,7 +12,7 @@ enum { ALL_PERMISSIONS = 07777 };
 static void reply_node(struct mount *m, fuse_req_t req, const struct node *n)
 {
 	struct fuse_entry_param e;
-	const int rc = node_entry(m, ino_make(INO_TREE, n->id), &e);
+	const int rc = node_entry(m, ino_make(INO_TREE, n->parent), ino_make(INO_TREE, n->id), &e);
 
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
@@ -74,7 +74,7 @@ static void announce_folder(struct mount *m, fuse_req_t req, const char *name)
 
 	if (rc == 0) {
 		notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, id));
-		rc = node_entry(m, ino_make(INO_GENERATION, id), &e);
+		rc = node_entry(m, STATIC_GENERATIONS, ino_make(INO_GENERATION, id), &e);
 	}
 	if (rc < 0)
 		fuse_reply_err(req, ENOENT);

@@ -79,6 +79,7 @@ struct net *net_create(const struct net_config *config, char **error)
 	net->lanes[CALL_API].max = API_CONNECTIONS;
 	net->lanes[CALL_PICTURE].max = net->config.picture_connections;
 	net->lanes[CALL_PROBE].max = net->config.picture_connections;
+	net->lanes[CALL_AHEAD].max = net->config.picture_connections;
 	list_init(&net->calls);
 	if (config->key) {
 		CLEANUP_FREE char *header = xasprintf("Authorization: Bearer %s", config->key);
@@ -165,10 +166,15 @@ static void start(struct net_call *c)
 
 void call_start(struct net_call *c)
 {
-	struct lane *lane = &c->net->lanes[c->kind];
-
 	if (c->headers)
 		curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers);
+	call_queue(c);
+}
+
+void call_queue(struct net_call *c)
+{
+	struct lane *lane = &c->net->lanes[c->kind];
+
 	if (lane->max == 0 || lane->running < lane->max)
 		start(c);
 	else
@@ -301,7 +307,7 @@ static void collect(struct net *net)
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&c);
-		if (c->kind == CALL_PICTURE || c->kind == CALL_PROBE)
+		if (c->kind != CALL_API && c->kind != CALL_POST)
 			picture_finished(c, code);
 		else
 			api_finished(c, code);
