@@ -53,8 +53,10 @@ static int do_retry(struct engine *e, const struct node *n, char **error)
 			r.retries++;
 		r.generation = 0;
 		r.reason = OUTCOME_OK;
+		r.attempts = 0;
 		r.not_before_ms = 0;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, "retry, by the user"), error);
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL, "retry, by the user"),
+			error);
 	} else {
 		rc = not_now(&r, "retry", error);
 	}
@@ -71,7 +73,8 @@ static int do_cancel(struct engine *e, const struct node *n, char **error)
 		return rc;
 	r.generation = 0;
 	if (life_may(r.state, REQUEST_CANCELED))
-		rc = moved(life_move(e, &r, REQUEST_CANCELED, DB_FULL, "canceled, by the user"),
+		rc = moved(life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL,
+				   "canceled, by the user"),
 			error);
 	else
 		rc = not_now(&r, "cancel", error);
@@ -86,12 +89,16 @@ static int do_approve(struct engine *e, const struct node *n, char **error)
 
 	if (rc < 0)
 		return rc;
-	if (r.state == REQUEST_HELD) {
+	if (r.state == REQUEST_HELD && r.hold == HOLD_PAUSED) {
+		/* It would be held again, and let past its budget later. */
+		rc = fail(error, -EINVAL, "it is held by the pause; echo resume > control");
+	} else if (r.state == REQUEST_HELD) {
 		r.approved = true;
 		r.hold = HOLD_NONE;
 		free(r.text);
 		r.text = NULL;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, "approved, by the user"),
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL,
+				   "approved, by the user"),
 			error);
 	} else {
 		rc = not_now(&r, "approve", error);
@@ -111,7 +118,7 @@ static int do_resume(struct engine *e)
 {
 	const int rc = catalogue_set(e->cat, "paused", NULL);
 
-	submit_unhold(e);
+	submit_unhold(e, false);
 	return rc;
 }
 
@@ -119,8 +126,7 @@ static void refresh(struct engine *e, int64_t id, void *arg)
 {
 	(void)id;
 	(void)arg;
-	submit_gate_opened(&e->gate);
-	timer_cancel(&e->timers, &e->gate);
+	submit_resume(e);
 	account_want_models(e);
 	account_want_balance(e);
 }
@@ -275,24 +281,28 @@ int engine_control(struct engine *e, const char *line, char **error)
 
 /* ---- a prompt was removed ---- */
 
+/* What is sent meanwhile goes on (-ESTALE). What cannot be written is withdrawn when its turn comes:
+ * the queue looks for the file as well. */
+static void withdraw(struct engine *e, int64_t id)
+{
+	struct request r;
+
+	if (request_get(e->cat, id, &r) < 0)
+		return;
+	if (r.state == REQUEST_QUEUED || r.state == REQUEST_HELD)
+		life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL,
+			"canceled: %s was removed before it was sent", r.path);
+	request_release(&r);
+}
+
 void engine_removed(struct engine *e, int64_t node)
 {
-	static const enum request_state unsent[] = {REQUEST_QUEUED, REQUEST_HELD};
+	int64_t ids[BATCH], after = 0;
+	int n;
 
-	for (size_t s = 0; s < ARRAY_SIZE(unsent); s++) {
-		int64_t ids[BATCH];
-		const int n = request_of_node(e->cat, node, unsent[s], ids, BATCH);
-
+	while ((n = request_unsent_of_node(e->cat, node, after, ids, BATCH)) > 0)
 		for (int i = 0; i < n; i++) {
-			struct request r;
-
-			if (request_get(e->cat, ids[i], &r) < 0)
-				continue;
-			r.generation = 0;
-			if (life_may(r.state, REQUEST_CANCELED) && r.state != REQUEST_UNKNOWN)
-				life_move(e, &r, REQUEST_CANCELED, DB_FULL,
-					"canceled: %s was removed before it was sent", r.path);
-			request_release(&r);
+			after = ids[i];
+			withdraw(e, ids[i]);
 		}
-	}
 }

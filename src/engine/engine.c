@@ -100,7 +100,7 @@ static void day_began(struct timer *timer)
 		wait = wait < 1000 ? 1000 : 3600 * 1000;
 	timer_set(&e->timers, timer, clock_mono_ms() + wait);
 	if (e->config.max_spend >= 0)
-		submit_unhold(e);
+		submit_unhold(e, false);
 }
 
 /* Sent POSTs get their time to be answered: what is not answered by then stays `sending`. */
@@ -117,7 +117,7 @@ static void *engine_main(void *arg)
 	struct engine *e = arg;
 
 	account_start(e); /* what is found unknown asks for the balance */
-	submit_recover(e);
+	answer_recover(e);
 	follow_recover(e);
 	commit_recover(e);
 	day_began(&e->midnight);
@@ -156,10 +156,11 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	e->config.cache_dir = xstrdup_or_null(config->cache_dir);
 	if (e->config.sending_max <= 0)
 		e->config.sending_max = 4;
+	if (e->config.running_max <= 0)
+		e->config.running_max = INT32_MAX;
 	e->cat = cat;
 	if (events)
 		e->events = *events;
-	e->gate.fire = submit_gate_opened;
 	e->midnight.fire = day_began;
 	pthread_mutex_init(&e->lock, NULL);
 	list_init(&e->commands);
@@ -168,8 +169,7 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	list_init(&e->adoptions);
 	catalogue_models_load(cat, &e->models, &(int64_t){0});
 
-	CLEANUP_FREE char *idempotent = catalogue_setting(cat, "idempotent");
-	e->idempotent = idempotent && strcmp(idempotent, "1") == 0;
+	submit_init(e);
 
 	const struct net_config net = {.hub = origin, .key = e->config.key};
 	e->net = net_create(&net, error);
@@ -203,6 +203,7 @@ void engine_stop(struct engine *e, int64_t grace_ms)
 	pthread_join(e->thread, NULL);
 	e->running = false;
 
+	answer_release(e);
 	adopt_release(e, -ENOTCONN);
 	pictures_release(e);
 	follow_release(e);

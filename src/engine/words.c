@@ -89,6 +89,23 @@ static void add_evidence(struct buf *b, const struct request *r)
 		buf_printf(b, ", after: %lld", (long long)r->balance_after);
 }
 
+/* What it has cost: the hub's word, nothing, or that nobody here knows. */
+static void add_cost(struct buf *b, const struct request *r)
+{
+	if (r->charged > 0) {
+		buf_printf(b, "charged %lld credits", (long long)r->charged);
+	} else if (!request_may_be_charged(r)) {
+		buf_addstr(b, "not charged");
+	} else {
+		buf_addstr(b, "it may have been charged");
+		if (r->balance_before >= 0) {
+			buf_addstr(b, " (");
+			add_evidence(b, r);
+			buf_addch(b, ')');
+		}
+	}
+}
+
 static void add_body(struct buf *b, const struct request *r, const struct words_context *c)
 {
 	switch (r->state) {
@@ -100,7 +117,9 @@ static void add_body(struct buf *b, const struct request *r, const struct words_
 		break;
 	case REQUEST_HELD:
 		add_line(b, r->text ? r->text : holds[r->hold].why);
-		buf_addstr(b, "; not charged; ");
+		buf_addstr(b, "; ");
+		add_cost(b, r);
+		buf_addstr(b, "; ");
 		add_next(b, holds[r->hold].next, r->path);
 		break;
 	case REQUEST_SENDING:
@@ -116,26 +135,16 @@ static void add_body(struct buf *b, const struct request *r, const struct words_
 		add_succeeded(b, r, c);
 		break;
 	case REQUEST_FAILED:
-		add_line(b, reason_of(r));
-		buf_addstr(b, r->charged > 0 ? "; charged " : "; not charged");
-		if (r->charged > 0)
-			add_credits(b, r);
-		break;
 	case REQUEST_REFUSED:
-		add_line(b, reason_of(r));
-		buf_addstr(b, "; not charged");
-		break;
 	case REQUEST_UNKNOWN:
 		add_line(b, reason_of(r));
-		buf_addstr(b, "; it may have been charged");
-		if (r->balance_before >= 0) {
-			buf_addstr(b, " (");
-			add_evidence(b, r);
-			buf_addstr(b, ")");
-		}
+		buf_addstr(b, "; ");
+		add_cost(b, r);
 		break;
 	default:
-		buf_addstr(b, "withdrawn before it was sent; not charged");
+		buf_addstr(b, request_may_be_charged(r) ? "given up after its answer was lost; "
+							: "withdrawn before it was sent; ");
+		add_cost(b, r);
 		break;
 	}
 }
@@ -183,7 +192,7 @@ static const char *next_of(const struct request *r)
 static void add_charged(struct buf *b, const struct request *r)
 {
 	buf_addstr(b, "charged: ");
-	if (r->state == REQUEST_UNKNOWN) {
+	if (request_may_be_charged(r)) {
 		buf_addstr(b, "not known");
 		if (r->balance_before >= 0) {
 			buf_addstr(b, "; ");

@@ -48,11 +48,13 @@ struct net_call {
 	/* POST */
 	curl_mime *mime;
 	char *json;
-	int connections; /* how often a request was about to be written */
+	int connections; /* how often the request was about to be written: libcurl calls the guard
+			  * before every request, so 0 means that no byte of it has left */
 	bool second_try; /* the guard ended a second one */
 
 	/* API */
 	net_done_fn *done;
+	int64_t asked_ms;
 
 	/* pictures */
 	net_data_fn *data;
@@ -75,6 +77,14 @@ void call_start(struct net_call *call);
 /* Starts it when its lane has room, else leaves it there. */
 void call_queue(struct net_call *call);
 void call_free(struct net_call *call);
+
+/* api.c: a call of the API, not started. */
+struct net_call *api_call(struct net *net, enum call_kind kind, const char *path, net_done_fn *done,
+	void *arg);
+void api_add_key(struct net_call *call);
+
+/* post.c: the guard, CURLOPT_PREREQFUNCTION. */
+int post_before_request(void *call, char *ip, char *local_ip, int port, int local_port);
 
 /* api.c, picture.c: the end of a transfer; they call the caller's done and free the call. */
 void api_finished(struct net_call *call, CURLcode code);

@@ -215,7 +215,7 @@ void call_free(struct net_call *c)
 
 void net_cancel(struct net_call *call)
 {
-	if (call->kind == CALL_POST) {
+	if (call->kind == CALL_POST && call->started) {
 		log_error("a POST that may have left cannot be cancelled");
 		return;
 	}

@@ -2,7 +2,8 @@
  * net.h - the hub client: API calls and picture downloads. The only folder that sees libcurl.
  *
  *	struct net *net = net_create(&config, &error);
- *	struct net_call *call = net_post_order(net, &order, refs, n, key, done, arg);
+ *	struct net_call *call = net_post_order(net, &order, refs, n, key, done, arg, &error);
+ *	net_post_send(call);
  *	for (;;) net_run(net, timeout_ms);	calls `done` and `data` from here
  *	net_destroy(net);
  *
@@ -75,6 +76,7 @@ struct net_reply {
 				 * Never NULL when outcome is not OUTCOME_OK. Borrowed. */
 	int64_t retry_after_ms;	/* from Retry-After (seconds or a date), capped at 1 h; -1: none */
 	bool idempotent;	/* the hub announced `Idempotency: supported` in this answer */
+	int64_t asked_ms;	/* monotonic: when the call began */
 };
 
 typedef void net_done_fn(void *arg, const struct net_reply *reply);
@@ -86,11 +88,14 @@ struct net_reference {
 	const char *mime; /* "image/png" … */
 };
 
-/* The paid POST; async decided by order->async. idempotency_key goes out as Idempotency-Key.
- * Everything given is copied; the files of references are read during the call. */
+/* The paid POST, made ready: nothing leaves before net_post_send(), and net_cancel() lets it drop
+ * until then. async decided by order->async. idempotency_key goes out as Idempotency-Key. Everything
+ * given is copied; the files of references are read during the call. NULL with *error when one of
+ * them is not there. */
 struct net_call *net_post_order(struct net *net, const struct order *order,
 	const struct net_reference *references, size_t n_references, const char *idempotency_key,
-	net_done_fn *done, void *arg);
+	net_done_fn *done, void *arg, char **error);
+void net_post_send(struct net_call *call);
 /* GET /api/v1/generations/:id. poll_url is used when its origin is the hub's own, else ignored. */
 struct net_call *net_get_generation(struct net *net, const char *id, const char *poll_url,
 	net_done_fn *done, void *arg);
@@ -129,7 +134,7 @@ void net_hurry(struct net_call *call);
 
 /* Pauses or continues a picture's transfer (readers too slow, the disk is full). */
 void net_pause(struct net_call *call, bool paused);
-/* Ends a call; its callbacks are not called any more. Not for the POST (asserted): once it may have
+/* Ends a call; its callbacks are not called any more. Not for a POST that was sent: once it may have
  * left, only its answer settles it. */
 void net_cancel(struct net_call *call);
 
