@@ -438,10 +438,17 @@ void file_unlinked(struct catalogue *cat, int64_t id)
 
 bool files_release(struct catalogue *cat)
 {
-	const bool left = cat->open_files != NULL;
+	bool left = false;
 
-	tdestroy(cat->open_files, free);
-	cat->open_files = NULL;
+	while (cat->open_files) {
+		struct open_file *o = *(struct open_file **)cat->open_files;
+
+		left |= o->handles > 0;
+		if (o->handles == 0 && o->written)
+			settle_debt(cat, o, &(struct file_closed){0});
+		tdelete(o, &cat->open_files, compare);
+		free(o);
+	}
 	return left;
 }
 

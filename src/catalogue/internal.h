@@ -39,7 +39,8 @@ void file_unlinked(struct catalogue *cat, int64_t id);
 int file_renamed(struct catalogue *cat, int64_t id, bool *due);
 /* file.c: a size is about to change without a handle of ours: counts as written. In a transaction. */
 int file_changed(struct catalogue *cat, int64_t id, off_t size);
-/* file.c: forgets what is open; true when something was. At catalogue_close(). */
+/* file.c: forgets what is open, with a last try to note what is owed; true when handles were still
+ * open. At catalogue_close(). */
 bool files_release(struct catalogue *cat);
 
 /* tree.c: touches a directory's mtime and ctime. */

@@ -2,6 +2,7 @@
  * internal.h - what the files of the mount share. Not for other folders.
  *
  *	mount.c		life, the session, the table of operations
+ *	device.c	/dev/fuse
  *	nodes.c		inode numbers, look-up, attributes
  *	tree.c		/requests: what changes names and attributes
  *	files.c		open files of the user's
@@ -57,6 +58,11 @@ struct mount {
 	pthread_mutex_t snapshots_lock;
 	struct list snapshots; /* open texts, oldest first */
 };
+
+/* ---- device.c ---- */
+
+/* Between mounting a session and its loop. -errno. */
+int device_attach(struct fuse_session *session);
 
 /* ---- nodes.c ---- */
 

@@ -36,8 +36,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV |
 		FUSE_CAP_WRITEBACK_CACHE);
 	conn->max_readahead = MAX_READ;
-	conn->max_background = 64;
-	conn->congestion_threshold = 48;
+	/* Every RELEASE is one of them, and so is every read-ahead, which may be parked: few would let
+	 * readers of what does not arrive hold up the closing of prompts. */
+	conn->max_background = conn->congestion_threshold = UINT16_MAX;
 	if (m->ready)
 		m->ready(m->ready_arg);
 }
@@ -286,7 +287,9 @@ static int mount_session(struct mount *m, int *status, char **error)
 	}
 	if (fuse_session_mount(m->session, m->path) == 0) {
 		m->mounted = true;
-		return 0;
+		return device_attach(m->session) < 0
+			? give_up(status, STATUS_FAILED, error, "libfuse takes no device")
+			: 0;
 	}
 	if (geteuid() != 0 && access("/usr/bin/fusermount3", X_OK) < 0 &&
 		access("/bin/fusermount3", X_OK) < 0)

@@ -482,7 +482,9 @@ static void reply_entry(struct mount *m, fuse_req_t req, fuse_ino_t parent, fuse
 		fuse_reply_entry(req, &e);
 }
 
-enum { ADOPT_MS = 15 * 1000 };
+/* Meanwhile the kernel lets nobody make or remove a folder in /generations; what the hub says later is
+ * there at the next look-up. */
+enum { ADOPT_MS = 5 * 1000 };
 
 struct asked {
 	struct mount *m;
