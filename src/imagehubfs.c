@@ -107,6 +107,7 @@ static struct engine_config engine_config(const struct program *p)
 		.hub = p->hub,
 		.key = p->key,
 		.cache_dir = p->profile.cache,
+		.mountpoint = p->mount ? mount_path(p->mount) : NULL,
 		.cache_max = p->options.cache_max,
 		.max_spend = p->options.max_spend,
 		.settle_ms = p->options.settle_ms,

@@ -232,8 +232,7 @@ static void settle_debt(struct catalogue *cat, int64_t id, bool killed, struct f
 		rc = tree_set_pending(cat, id, PENDING_NONE);
 		if (rc == 0)
 			rc = tree_draft_set(cat, id, EINTR,
-				"the program that wrote it was killed before it was done; save it "
-				"again, or send it as it is: echo 'again PATH' > control");
+				"the program that wrote it was killed before it was done");
 	} else {
 		rc = tree_set_pending(cat, id, PENDING_CLOSED);
 	}

@@ -458,8 +458,7 @@ static void recover_one(struct engine *e, int64_t node)
 	if (prompt)
 		note(e, node, EINTR,
 			"the mount ended while this file was being written; what had reached it "
-			"is here, and nothing was sent. Save it again, or send it as it is: "
-			"echo 'again PATH' > control");
+			"is here");
 	reading_release(&r);
 }
 

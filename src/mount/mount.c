@@ -271,6 +271,11 @@ static void fuse_words(enum fuse_log_level level, const char *format, va_list ar
 		fprintf(stderr, "%s\n", last_fuse_words);
 }
 
+const char *mount_path(const struct mount *m)
+{
+	return m->path;
+}
+
 static int mount_session(struct mount *m, int *status, char **error)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
