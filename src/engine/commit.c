@@ -216,8 +216,8 @@ static int queue(struct engine *e, struct reading *r, const unsigned char *hash,
 	sodium_bin2hex(q.key, sizeof q.key, raw, sizeof raw);
 	memcpy(q.hash, hash, sizeof q.hash);
 	if (rc == 0)
-		rc = references_snapshot(e->cat, &r->prompt, r->node.parent, r->references_folder,
-			q.key, &refs, error);
+		rc = references_snapshot(e, r->node.id, &r->prompt, r->node.parent,
+			r->references_folder, q.key, &refs, error);
 	if (rc == 0)
 		rc = account_check(e, &r->prompt, refs.count, error);
 	q.n_references = (int)refs.count;
