@@ -298,11 +298,10 @@ int file_sync(struct file *f)
 static char *draft_reason(const struct open_file *o)
 {
 	if (o->killed)
-		return xstrdup("the program that wrote it was killed before it was done; save it "
-			       "again, or send it as it is: echo 'again PATH' > control");
+		return xstrdup("the program that wrote it was killed before it was done");
 	if (o->error)
 		return xasprintf("not all that was written could be kept (%s), and its program was "
-				 "told so; save it again",
+				 "told so",
 			strerror(-o->error));
 	return NULL;
 }
@@ -314,7 +313,7 @@ static int note_close(struct catalogue *cat, const struct open_file *o, struct f
 	catalogue_begin(cat, DB_NORMAL);
 	int rc = tree_set_pending(cat, o->id, draft ? PENDING_NONE : PENDING_CLOSED);
 	if (rc == 0 && draft)
-		rc = tree_draft_set(cat, o->id, o->killed ? ECANCELED : -o->error, draft);
+		rc = tree_draft_set(cat, o->id, ECANCELED, draft);
 	rc = catalogue_end(cat, rc);
 	/* What could not be noted is looked at again: see file_settle(). */
 	closed->due = rc < 0 || !draft;

@@ -272,6 +272,11 @@ static void fuse_words(enum fuse_log_level level, const char *format, va_list ar
 		fprintf(stderr, "%s\n", last_fuse_words);
 }
 
+const char *mount_path(const struct mount *m)
+{
+	return m->path;
+}
+
 static int mount_session(struct mount *m, int *status, char **error)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
@@ -282,7 +287,10 @@ static int mount_session(struct mount *m, int *status, char **error)
 	m->session = fuse_session_new(&args, &operations, sizeof operations, m);
 	fuse_opt_free_args(&args);
 	if (!m->session) {
-		text = xasprintf("a mount option is not possible: %s", last_fuse_words);
+		/* libfuse tells which one in pieces, of which only the last is here. */
+		text = m->config.options
+			? xasprintf("not possible as mount options: -o %s", m->config.options)
+			: xstrdup(last_fuse_words);
 		return give_up(status, STATUS_USAGE, error, text);
 	}
 	if (fuse_session_mount(m->session, m->path) == 0) {
