@@ -116,11 +116,11 @@ static void *engine_main(void *arg)
 {
 	struct engine *e = arg;
 
+	account_start(e); /* first: what is recovered may ask for the balance */
 	answer_recover(e);
 	follow_recover(e);
 	commit_recover(e);
 	pictures_start(e);
-	account_start(e);
 	day_began(&e->midnight);
 	e->kicked = true;
 	while (run_commands(e)) {

@@ -75,6 +75,8 @@ static inline bool hub_read(int fd, struct buf *b)
 		if (n <= 0)
 			return false;
 		buf_add(b, piece, (size_t)n);
+		if (b->data[0] < 'A')
+			return false; /* no HTTP: TLS */
 	}
 }
 
