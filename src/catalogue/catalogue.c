@@ -227,6 +227,11 @@ int catalogue_end(struct catalogue *cat, int rc)
 	return rc;
 }
 
+int catalogue_sync(struct catalogue *cat)
+{
+	return db_sync(cat->db);
+}
+
 /* ---- settings ---- */
 
 char *catalogue_setting(struct catalogue *cat, const char *name)

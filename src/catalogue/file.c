@@ -191,6 +191,13 @@ static int sync_spool(struct catalogue *cat, int64_t id)
 	return files_sync_dir(cat->spool);
 }
 
+static bool is_prompt_node(struct catalogue *cat, int64_t id)
+{
+	CLEANUP_FREE char *name = tree_name(cat, id);
+
+	return name && names_is_prompt(name);
+}
+
 /* Under the database's lock. */
 int file_changed(struct catalogue *cat, int64_t id, off_t size)
 {
@@ -228,28 +235,16 @@ int file_renamed(struct catalogue *cat, int64_t id, bool *due)
 
 /* ---- durability ---- */
 
-static bool is_prompt_node(struct catalogue *cat, int64_t id)
-{
-	CLEANUP_FREE char *name = tree_name(cat, id);
-
-	return name && names_is_prompt(name);
-}
-
 /* Content, name and row, in this order, so that no row speaks of content that may be lost. */
 static int make_durable(struct file *f, bool flushed)
 {
 	struct catalogue *cat = f->cat;
 	int rc = fdatasync(f->fd) < 0 ? -errno : files_sync_dir(cat->spool);
 
-	if (rc < 0)
-		return rc;
-	catalogue_begin(cat, DB_FULL);
-	if (flushed)
+	if (rc == 0 && flushed)
 		rc = tree_set_pending(cat, f->shared->id, PENDING_WRITTEN);
 	/* A row that is new or was touched is made durable even if pending stays the same. */
-	if (rc == 0)
-		rc = catalogue_set(cat, "flushed", "1");
-	return catalogue_end(cat, rc);
+	return rc < 0 ? rc : catalogue_sync(cat);
 }
 
 int file_flush(struct file *f, bool killed)

@@ -60,15 +60,10 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = fuse_req_userdata(req);
-	int rc = 0;
 
 	(void)datasync;
 	(void)fi;
-	if (ino_type(ino) == INO_TREE) {
-		catalogue_begin(m->cat, DB_FULL);
-		rc = catalogue_end(m->cat, catalogue_set(m->cat, "flushed", "1"));
-	}
-	fuse_reply_err(req, -rc);
+	fuse_reply_err(req, ino_type(ino) == INO_TREE ? -catalogue_sync(m->cat) : 0);
 }
 
 static const struct fuse_lowlevel_ops operations = {
