@@ -10,7 +10,7 @@ comma    := ,
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
-	inotify-tools libglib2.0-bin procps \
+	inotify-tools libglib2.0-bin procps strace \
 	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
 	openssh-client openssh-sftp-server samba smbclient
 
@@ -131,7 +131,7 @@ check-mount: all | $(BUILD)/.check-packages
 # The mount tests that a sanitizer build is held to: it is too slow for those of time and of memory.
 check-sanitized: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider \
-		tests/mount/test_basics.py tests/mount/test_tree.py
+		tests/mount/test_basics.py tests/mount/test_tree.py tests/mount/test_posix.py
 
 # Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
 torture: torture-kills
