@@ -10,12 +10,18 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+int64_t timespec_to_ns(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 int64_t now_ns(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+	/* The clock that the kernel stamps the files of the spool with: what is done later is no older. */
+	clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	return timespec_to_ns(t);
 }
 
 struct timespec ns_to_timespec(int64_t ns)
@@ -225,6 +231,11 @@ int catalogue_end(struct catalogue *cat, int rc)
 	rc = db_end(cat->db, rc);
 	db_unlock(cat->db);
 	return rc;
+}
+
+int catalogue_sync(struct catalogue *cat)
+{
+	return db_sync(cat->db);
 }
 
 /* ---- settings ---- */

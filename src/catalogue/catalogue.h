@@ -47,6 +47,9 @@ void catalogue_begin(struct catalogue *cat, enum db_durability durability);
 /* Commits when rc is 0, else rolls back. Returns rc, or the commit's own error. */
 int catalogue_end(struct catalogue *cat, int rc);
 
+/* Makes durable what was committed so far. Not in a transaction. */
+int catalogue_sync(struct catalogue *cat);
+
 /* Settings: small texts by name ("hub", "paused", "idempotent", "models", …). */
 char *catalogue_setting(struct catalogue *cat, const char *name); /* owned, NULL when not set */
 int catalogue_set(struct catalogue *cat, const char *name, const char *value); /* NULL unsets */

@@ -81,5 +81,8 @@ const char *const schema_migrations[] = {
 
 	/* What was submitted last under a name. */
 	"CREATE INDEX request_path ON request(path);",
+
+	/* A folder's links are counted at each stat, however many files are in it. */
+	"CREATE INDEX node_folders ON node(parent) WHERE mode & 61440 = 16384;",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

@@ -64,6 +64,8 @@ int db_begin(struct db *db, enum db_durability durability);
  * rolls back. */
 int db_commit(struct db *db);
 void db_rollback(struct db *db);
+/* Makes durable what was committed so far. Not in a transaction. */
+int db_sync(struct db *db);
 /* A part of a transaction that may be undone alone: rc of the part decides. Not nested. */
 int db_part_begin(struct db *db);
 int db_part_end(struct db *db, int rc);

@@ -12,12 +12,13 @@
  *	dirs.c		listings
  *	xattrs.c	extended attributes
  *	ghosts.c	derived names of prompts that are just being deleted with their folder
+ *	removed.c	what has lost its name and is still in use
  *	park.c		requests that wait without a worker
  *	notifier.c	announcing new names, deadlines
  *
  * Identity. An inode number is a type in the top byte and a row id below: it means the same for
- * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing. A picture is
- * the same inode under /requests and under /generations.
+ * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing (but for what
+ * was removed while in use: removed.c). A picture is the same inode under /requests and under /generations.
  *
  * Locks, in the order in which they may be taken: none of the mount's is held while another is
  * taken or while the catalogue or the engine is called. libfuse calls the interrupt callback with
@@ -57,6 +58,8 @@ struct mount {
 
 	pthread_mutex_t snapshots_lock;
 	struct list snapshots; /* open texts, oldest first */
+	pthread_mutex_t removed_lock;
+	void *removed; /* tsearch(3): removed.c's */
 };
 
 /* ---- device.c ---- */
@@ -227,5 +230,12 @@ void ghosts_add(struct ghosts *g, int64_t dir, const char *name, fuse_ino_t ino,
 /* Whether that name is one for that process; taken away when `take`. */
 bool ghosts_find(struct ghosts *g, int64_t dir, const char *name, pid_t pid, bool take,
 	fuse_ino_t *ino);
+
+/* ---- removed.c ---- */
+/* A node as it was when it lost its name. Before the reply, behind which the kernel may forget it. */
+void removed_add(struct mount *m, const struct node *n);
+bool removed_stat(struct mount *m, fuse_ino_t ino, struct stat *st);
+void removed_destroy(struct mount *m);
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n_lookups);
 
 #endif

@@ -61,20 +61,16 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = fuse_req_userdata(req);
-	int rc = 0;
 
 	(void)datasync;
 	(void)fi;
-	if (ino_type(ino) == INO_TREE) {
-		catalogue_begin(m->cat, DB_FULL);
-		rc = catalogue_end(m->cat, catalogue_set(m->cat, "flushed", "1"));
-	}
-	fuse_reply_err(req, -rc);
+	fuse_reply_err(req, ino_type(ino) == INO_TREE ? -catalogue_sync(m->cat) : 0);
 }
 
 static const struct fuse_lowlevel_ops operations = {
 	.init = op_init,
 	.lookup = op_lookup,
+	.forget = op_forget,
 	.getattr = op_getattr,
 	.setattr = op_setattr,
 	.readlink = op_readlink,
@@ -324,6 +320,7 @@ struct mount *mount_create(const struct mount_config *config, int *status, char 
 	m->since_ms = clock_wall_ms();
 	list_init(&m->snapshots);
 	pthread_mutex_init(&m->snapshots_lock, NULL);
+	pthread_mutex_init(&m->removed_lock, NULL);
 	m->park = park_create();
 	m->ghosts = ghosts_create();
 	m->path = absolute(config->mountpoint);
@@ -395,6 +392,7 @@ void mount_destroy(struct mount *m)
 	park_destroy(m->park);
 	ghosts_destroy(m->ghosts);
 	pthread_mutex_destroy(&m->snapshots_lock);
+	removed_destroy(m);
 	free((char *)m->config.program);
 	free((char *)m->config.options);
 	free((char *)m->config.hub);

@@ -252,6 +252,8 @@ static int stat_tree(struct mount *m, int64_t id, struct stat *st)
 
 	if (rc == 0)
 		*st = n.st;
+	else if (rc == -ENOENT && removed_stat(m, ino_make(INO_TREE, id), st))
+		return 0;
 	return rc;
 }
 

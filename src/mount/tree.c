@@ -58,7 +58,7 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 	struct node n;
 
 	(void)rdev;
-	const int rc = S_ISREG(mode) ? create_node(m, req, parent, name, mode, NULL, &n) : -EPERM;
+	const int rc = create_node(m, req, parent, name, mode, NULL, &n);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
@@ -163,13 +163,10 @@ static int set_tree_size(struct mount *m, int64_t id, struct stat *attr, int to_
 static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set,
 	struct fuse_file_info *fi)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
 	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
-		attr->st_atim = now;
+		attr->st_atim.tv_nsec = UTIME_NOW;
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
-		attr->st_mtim = now;
+		attr->st_mtim.tv_nsec = UTIME_NOW;
 	if (to_set & FUSE_SET_ATTR_SIZE)
 		return set_tree_size(m, id, attr, to_set, fi);
 	return tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
@@ -227,6 +224,8 @@ static int unlink_tree(struct mount *m, fuse_req_t req, int64_t dir, const char 
 		derived_of(m->cat, n.id, remember, (void *)&r);
 	if (rc == 0)
 		rc = tree_unlink(m->cat, dir, name, &n);
+	if (rc == 0)
+		removed_add(m, &n);
 	if (rc == 0 && names_is_prompt(name)) {
 		engine_disturb(m->engine, n.id);
 		engine_removed(m->engine, n.id);
@@ -295,6 +294,7 @@ static int rmdir_generation(struct mount *m, const char *name)
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = fuse_req_userdata(req);
+	struct node removed;
 	int rc;
 
 	if (parent == STATIC_GENERATIONS) {
@@ -302,7 +302,9 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else {
 		rc = check_requests_dir(parent);
 		if (rc == 0)
-			rc = tree_rmdir(m->cat, ino_id(parent), name);
+			rc = tree_rmdir(m->cat, ino_id(parent), name, &removed);
+		if (rc == 0)
+			removed_add(m, &removed);
 	}
 	reply(req, rc);
 }
@@ -322,6 +324,7 @@ static void follow_rename(struct mount *m, const char *name, const char *new_nam
 	const struct tree_renamed *r)
 {
 	if (r->replaced.id) {
+		removed_add(m, &r->replaced);
 		engine_disturb(m->engine, r->replaced.id);
 		engine_removed(m->engine, r->replaced.id);
 	}
@@ -356,6 +359,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	if (rc == 0)
 		rc = tree_rename(m->cat, ino_id(parent), name, ino_id(new_parent), new_name, flags,
 			&r);
+	if (rc == -ENOENT && (flags & RENAME_EXCHANGE) && derived_shown(m, new_parent, new_name))
+		rc = -EXDEV;
 	if (rc == 0)
 		follow_rename(m, name, new_name, &r);
 	if (rc == 0 && hidden)
