@@ -190,7 +190,9 @@ class Mount:
     def stop(self, check=True):
         if not self.process:
             return
-        run("fusermount3", "-u", self.path, check=False)
+        # Busy for a moment while the helper announces a name.
+        until("unmounting", lambda: run("fusermount3", "-u", self.path, check=False).returncode == 0
+              or self.process.poll() is not None)
         try:
             status = self.process.wait(LIMIT)
         except subprocess.TimeoutExpired:

@@ -96,7 +96,7 @@ static void announce(struct mount *m, fuse_req_t req, fuse_ino_t parent, const c
 			image_release(&i);
 	}
 	if (rc == 0)
-		rc = node_entry(m, ino, &e);
+		rc = node_entry(m, parent, ino, &e);
 	if (rc < 0) {
 		fuse_reply_err(req, ENOENT);
 		return;
@@ -123,7 +123,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (rc == 0)
 		rc = file_open(m->cat, n.id, fi->flags & ~O_TRUNC, &f);
 	if (rc == 0)
-		rc = node_entry(m, ino_make(INO_TREE, n.id), &e);
+		rc = node_entry(m, parent, ino_make(INO_TREE, n.id), &e);
 	if (rc < 0) {
 		if (f)
 			file_close(f, &(struct file_closed){0});

@@ -313,6 +313,7 @@ struct mount *mount_create(const struct mount_config *config, int *status, char 
 	m->since_ms = clock_wall_ms();
 	list_init(&m->snapshots);
 	pthread_mutex_init(&m->snapshots_lock, NULL);
+	pthread_mutex_init(&m->complete_lock, NULL);
 	m->park = park_create();
 	m->ghosts = ghosts_create();
 	m->path = absolute(config->mountpoint);
@@ -384,6 +385,8 @@ void mount_destroy(struct mount *m)
 	park_destroy(m->park);
 	ghosts_destroy(m->ghosts);
 	pthread_mutex_destroy(&m->snapshots_lock);
+	pthread_mutex_destroy(&m->complete_lock);
+	free(m->complete);
 	free((char *)m->config.program);
 	free((char *)m->config.options);
 	free((char *)m->config.hub);
