@@ -331,6 +331,11 @@ int64_t catalogue_changes(struct catalogue *cat)
 	return n;
 }
 
+int64_t catalogue_scanned(struct catalogue *cat)
+{
+	return db_scanned(cat->db);
+}
+
 int catalogue_dirfd(struct catalogue *cat)
 {
 	return cat->dir;

@@ -66,6 +66,9 @@ struct statvfs;
 int catalogue_statvfs(struct catalogue *cat, struct statvfs *out);
 /* Rows changed since opening, for tests that show that nothing is written while nothing changes. */
 int64_t catalogue_changes(struct catalogue *cat);
+/* Steps of full table scans since opening, for tests that show that cost does not grow with what is
+ * long done. */
+int64_t catalogue_scanned(struct catalogue *cat);
 /* The state directory's descriptor, borrowed; for refs/. */
 int catalogue_dirfd(struct catalogue *cat);
 

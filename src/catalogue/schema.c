@@ -84,5 +84,9 @@ const char *const schema_migrations[] = {
 
 	/* A folder's links are counted at each stat, however many files are in it. */
 	"CREATE INDEX node_folders ON node(parent) WHERE mode & 61440 = 16384;",
+
+	/* All that listing and looking up needs, without the pages that the texts fill. */
+	"CREATE INDEX generation_entry ON generation(id, hub_id, created, changed, phase)"
+	" WHERE removed = 0;",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

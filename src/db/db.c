@@ -331,6 +331,19 @@ int64_t db_total_changes(struct db *db)
 	return changes;
 }
 
+int64_t db_scanned(struct db *db)
+{
+	int64_t steps = 0;
+
+	db_lock(db);
+	for (size_t i = 0; i < DB_SLOTS; i++)
+		if (db->cache[i].stmt)
+			steps += sqlite3_stmt_status(db->cache[i].stmt,
+				SQLITE_STMTSTATUS_FULLSCAN_STEP, 0);
+	db_unlock(db);
+	return steps;
+}
+
 /* ---- transactions ---- */
 
 int db_begin(struct db *db, enum db_durability durability)

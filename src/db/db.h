@@ -98,5 +98,7 @@ int db_get_int(struct db *db, int64_t *value, const char *sql, const char *forma
 int64_t db_last_id(struct db *db);
 /* Rows changed since opening, for tests that show that nothing is written. */
 int64_t db_total_changes(struct db *db);
+/* Steps of full table scans since opening, for tests that show that none is of a large table. */
+int64_t db_scanned(struct db *db);
 
 #endif

@@ -321,6 +321,7 @@ struct mount *mount_create(const struct mount_config *config, int *status, char 
 	list_init(&m->snapshots);
 	pthread_mutex_init(&m->snapshots_lock, NULL);
 	pthread_mutex_init(&m->removed_lock, NULL);
+	pthread_mutex_init(&m->complete_lock, NULL);
 	m->park = park_create();
 	m->ghosts = ghosts_create();
 	m->path = absolute(config->mountpoint);
@@ -393,6 +394,8 @@ void mount_destroy(struct mount *m)
 	ghosts_destroy(m->ghosts);
 	pthread_mutex_destroy(&m->snapshots_lock);
 	removed_destroy(m);
+	pthread_mutex_destroy(&m->complete_lock);
+	free(m->complete);
 	free((char *)m->config.program);
 	free((char *)m->config.options);
 	free((char *)m->config.hub);

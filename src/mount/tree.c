@@ -68,18 +68,16 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 /* The helper's call that announces a generation's folder. */
 static void announce_folder(struct mount *m, fuse_req_t req, const char *name)
 {
+	struct generation_entry g;
 	struct fuse_entry_param e;
-	int64_t id, created;
-	int rc = generation_find_id(m->cat, name, &id, &created);
 
-	if (rc == 0) {
-		notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, id));
-		rc = node_entry(m, STATIC_GENERATIONS, ino_make(INO_GENERATION, id), &e);
-	}
-	if (rc < 0)
+	if (generation_entry_find(m->cat, name, &g) < 0) {
 		fuse_reply_err(req, ENOENT);
-	else
-		fuse_reply_entry(req, &e);
+		return;
+	}
+	notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id));
+	generation_node_entry(m, &g, &e);
+	fuse_reply_entry(req, &e);
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -177,6 +175,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct stat st;
+	double timeout;
 	int rc = 0;
 
 	if (ino_type(ino) == INO_TREE)
@@ -190,11 +189,11 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	else
 		rc = -EROFS;
 	if (rc == 0)
-		rc = node_stat(m, ino, &st);
+		rc = node_stat(m, ino, &st, &timeout);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		fuse_reply_attr(req, &st, node_attr_timeout(ino));
+		fuse_reply_attr(req, &st, timeout);
 }
 
 /* ---- removing ---- */
@@ -263,16 +262,15 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static bool is_empty(struct mount *m, int64_t generation)
 {
-	struct generation g;
+	struct generation_outline g;
 	struct image *images = NULL;
 	size_t n = 0;
 	bool empty = true;
 
-	if (generation_get(m->cat, generation, &g) < 0)
+	if (generation_outline(m->cat, generation, &g) < 0)
 		return true;
 	for (int t = 0; t < GTEXT_COUNT; t++)
 		empty &= !generation_has(&g, (enum generation_text)t);
-	generation_release(&g);
 	if (image_list(m->cat, generation, &images, &n) == 0)
 		for (size_t i = 0; i < n; i++)
 			empty &= images[i].removed || images[i].size < 0;
