@@ -312,7 +312,7 @@ static int note_close(struct catalogue *cat, const struct open_file *o, struct f
 	catalogue_begin(cat, DB_NORMAL);
 	int rc = tree_set_pending(cat, o->id, draft ? PENDING_NONE : PENDING_CLOSED);
 	if (rc == 0 && draft)
-		rc = tree_draft_set(cat, o->id, ECANCELED, draft);
+		rc = tree_draft_set(cat, o->id, o->killed ? ECANCELED : -o->error, draft);
 	rc = catalogue_end(cat, rc);
 	/* What could not be noted is looked at again: see file_settle(). */
 	closed->due = rc < 0 || !draft;

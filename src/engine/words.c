@@ -271,7 +271,8 @@ char *words_draft_status(const char *text)
 	return buf_take(&b);
 }
 
-char *words_draft_error(const char *path, int err, const char *text, const char *control)
+char *words_draft_error(const char *path, int err, const char *text, bool goes_on,
+	const char *control)
 {
 	struct buf b;
 
@@ -283,11 +284,11 @@ char *words_draft_error(const char *path, int err, const char *text, const char 
 		buf_addstr(&b, "mend it and save it; when what had to be mended is another file:\n"
 			       "         ");
 		add_command(&b, "again", path, control);
-	} else if (err == ECANCELED) {
+	} else if (goes_on) {
+		buf_addstr(&b, "nothing: it goes on by itself as soon as it can");
+	} else {
 		buf_addstr(&b, "save it again, or send it as it is: ");
 		add_command(&b, "again", path, control);
-	} else {
-		buf_addstr(&b, "nothing: it goes on by itself as soon as it can");
 	}
 	buf_addch(&b, '\n');
 	return buf_take(&b);

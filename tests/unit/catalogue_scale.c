@@ -83,8 +83,8 @@ static void the_queue_does_not_read_what_is_done(void **state)
 	assert_int_equal(request_counts(cat, counts), 0);
 	assert_int_equal(counts[REQUEST_SUCCEEDED], DONE - 1);
 	assert_int_equal(image_unlisted(cat, 0, ids, 8), 0);
-	assert_int_equal(tree_pending(cat, ids, 8), 0);
-	assert_int_equal(request_of_node(cat, 101, REQUEST_SUCCEEDED, ids, 8), 1);
+	assert_int_equal(tree_pending(cat, 0, ids, 8), 0);
+	assert_int_equal(request_unsent_of_node(cat, 101, 0, ids, 8), 0);
 	assert_true(catalogue_scanned(cat) - before < SMALL);
 }
 
