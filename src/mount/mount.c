@@ -200,11 +200,12 @@ static int clear_stale(struct mount *m, int *status, char **error)
 {
 	CLEANUP_FREE char *type = mounted_type(m->path);
 	CLEANUP_FREE char *text = NULL;
-	struct stat st;
+	struct statvfs st;
 
 	if (!type)
 		return 0;
-	if (strcmp(type, fs_type) == 0 && stat(m->path, &st) < 0 && errno == ENOTCONN) {
+	/* Not by stat(2): the kernel still has the attributes of the root. */
+	if (strcmp(type, fs_type) == 0 && statvfs(m->path, &st) < 0 && errno == ENOTCONN) {
 		log_info("%s: an earlier mount was killed there; taking it away", m->path);
 		unmount_lazily(m->path);
 		return 0;
