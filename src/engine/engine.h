@@ -126,8 +126,12 @@ struct picture;
  * row id; -ENOENT. */
 int picture_open(struct engine *e, int64_t image, struct picture **out);
 void picture_close(struct picture *p);
-/* A reader's first byte is about to be read: those that follow may be fetched ahead. */
-void picture_begin(struct picture *p);
+/* Another hold on an open picture, given back by picture_close(). Returns p. */
+struct picture *picture_hold(struct picture *p);
+/* Whether, now that a reader's first byte is about to be read, those that follow should be fetched:
+ * then engine_fetch_following() is to be called, behind picture_wait() so as not to delay it. */
+bool picture_leads_on(struct picture *p);
+void engine_fetch_following(struct engine *e, int64_t image);
 /* A descriptor on which bytes [offset, offset+len) of the picture (cut at its size) may be pread
  * now, valid until picture_close(); -EAGAIN when they are not here yet. *complete is set when the
  * whole picture is here and checked. */

@@ -140,8 +140,9 @@ static bool write_out(struct picture *p)
 }
 
 /* libcurl gives bytes in pieces of 16 KiB. A write for each costs as much as all the rest of a
- * download (measured on ext4), so what comes in one turn of the loop is written together. */
-void pictures_turn(struct engine *e)
+ * download (measured on ext4), so what comes in one turn of the loop is written together, but for
+ * what a reader waits for. */
+static void write_arrived(struct engine *e)
 {
 	list_for_each_safe (pos, next, &e->pictures->arrived) {
 		struct picture *p = CONTAINER_OF(pos, struct picture, arrived);
@@ -174,6 +175,8 @@ static bool take_bytes(void *arg, const void *bytes, size_t len, int64_t total)
 	if (p->bytes.len + len > WRITE_MOST && !write_out(p))
 		return false;
 	buf_add(&p->bytes, bytes, len);
+	if (picture_is_awaited(p, p->have + (int64_t)p->bytes.len))
+		return write_out(p);
 	if (list_empty(&p->arrived))
 		list_append(&p->e->pictures->arrived, &p->arrived);
 	return true;
@@ -324,14 +327,13 @@ static int64_t room_ahead(const struct engine *e)
 	return most > 0 && most < AHEAD_BYTES ? most : AHEAD_BYTES;
 }
 
-void fetch_ahead(struct engine *e, int64_t image, void *arg)
+static void fetch_following(struct engine *e, int64_t image)
 {
 	int64_t ids[AHEAD_MOST], room = room_ahead(e);
 	const int n = keeper_is_behind(e->pictures->keeper)
 		? 0
 		: ahead_read(e->pictures->ahead, image, ids);
 
-	(void)arg;
 	for (int k = 0; k < n; k++) {
 		struct image i;
 
@@ -342,4 +344,29 @@ void fetch_ahead(struct engine *e, int64_t image, void *arg)
 			fetch_unless_here(e, &i);
 		image_release(&i);
 	}
+}
+
+/* The picture itself goes first: what follows is looked for when its request is out. */
+void fetch_ahead(struct engine *e, int64_t image, void *arg)
+{
+	struct pictures *ps = e->pictures;
+
+	(void)arg;
+	if (ps->n_begun < BEGUN_MOST)
+		ps->begun[ps->n_begun++] = image;
+}
+
+bool pictures_are_due(const struct engine *e)
+{
+	return e->pictures->n_begun > 0;
+}
+
+void pictures_turn(struct engine *e)
+{
+	struct pictures *ps = e->pictures;
+
+	write_arrived(e);
+	for (int i = 0; i < ps->n_begun; i++)
+		fetch_following(e, ps->begun[i]);
+	ps->n_begun = 0;
 }

@@ -33,6 +33,7 @@
 #include "engine/cache.h"
 #include "engine/internal.h"
 
+enum { BEGUN_MOST = 64 };
 enum picture_state { PICTURE_ABSENT, PICTURE_FETCHING, PICTURE_HERE };
 
 struct picture {
@@ -78,6 +79,8 @@ struct pictures {
 	int n_idle;	      /* under lock */
 	int idle_most;	      /* each holds a descriptor */
 	struct list arrived;  /* (thread): what pictures_turn() writes */
+	int64_t begun[BEGUN_MOST]; /* (thread): pictures that are being read since the last turn */
+	int n_begun;
 };
 
 /* pictures.c */
@@ -92,6 +95,8 @@ bool picture_is_used(struct pictures *ps, int64_t image);
 void pictures_drop_idle(struct pictures *ps);
 /* Under lock: whether a fetch must be begun; takes the download's reference. */
 bool picture_claim(struct picture *p);
+/* Whether somebody waits for no more than the bytes before end. */
+bool picture_is_awaited(struct picture *p, int64_t end);
 /* Calls the waiters whose bytes are here; with error < 0 all of them. */
 void picture_wake(struct picture *p, int error);
 

@@ -187,23 +187,35 @@ int picture_open(struct engine *e, int64_t image, struct picture **out)
 	return rc;
 }
 
+struct picture *picture_hold(struct picture *p)
+{
+	pthread_mutex_lock(&p->e->pictures->lock);
+	p->refs++;
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	return p;
+}
+
 void picture_close(struct picture *p)
 {
 	picture_unref(p);
 }
 
-void picture_begin(struct picture *p)
+bool picture_leads_on(struct picture *p)
 {
 	struct pictures *ps = p->e->pictures;
 
 	if (!ps->ahead)
-		return;
+		return false;
 	pthread_mutex_lock(&ps->lock);
 	const bool here = p->state == PICTURE_HERE;
 	pthread_mutex_unlock(&ps->lock);
 	/* A run of pictures that are all here is no sequence that needs help. */
-	if (!here || ahead_expects(ps->ahead, p->image))
-		engine_post(p->e, fetch_ahead, p->image, NULL);
+	return !here || ahead_expects(ps->ahead, p->image);
+}
+
+void engine_fetch_following(struct engine *e, int64_t image)
+{
+	engine_post(e, fetch_ahead, image, NULL);
 }
 
 /* Under lock. */
@@ -253,6 +265,17 @@ void picture_wait(struct picture *p, int64_t offset, size_t len, picture_ready_f
 		engine_post(p->e, fetch_begin, 0, p);
 	else if (hurry)
 		engine_post(p->e, fetch_hurry, p->image, NULL);
+}
+
+bool picture_is_awaited(struct picture *p, int64_t end)
+{
+	bool awaited = false;
+
+	pthread_mutex_lock(&p->e->pictures->lock);
+	list_for_each_safe (pos, next, &p->waiters)
+		awaited |= CONTAINER_OF(pos, struct waiter, link)->end <= end;
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	return awaited;
 }
 
 void picture_wake(struct picture *p, int error)
