@@ -133,9 +133,11 @@ struct picture *picture_hold(struct picture *p);
 bool picture_leads_on(struct picture *p);
 void engine_fetch_following(struct engine *e, int64_t image);
 /* A descriptor on which bytes [offset, offset+len) of the picture (cut at its size) may be pread
- * now, valid until picture_close(); -EAGAIN when they are not here yet. *complete is set when the
- * whole picture is here and checked. */
+ * now; -EAGAIN when they are not here yet. *complete is set when the whole picture is here and
+ * checked: the descriptor is then valid until picture_close(), otherwise until picture_fd_done(),
+ * which has to follow. */
 int picture_fd(struct picture *p, int64_t offset, size_t len, bool *complete);
+void picture_fd_done(struct picture *p);
 /* Starts the download if need be and calls fn(arg, fd or -errno) when those bytes are here, or the
  * download has failed (-EIO: short, over-long, wrong type; -ETIMEDOUT, …; the log says why). */
 typedef void picture_ready_fn(void *arg, int fd_or_error);

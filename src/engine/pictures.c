@@ -232,12 +232,44 @@ int picture_fd(struct picture *p, int64_t offset, size_t len, bool *complete)
 	int fd = -EAGAIN;
 
 	pthread_mutex_lock(&p->e->pictures->lock);
-	if (is_here(p, offset + (int64_t)len))
+	*complete = p->state == PICTURE_HERE;
+	if (is_here(p, offset + (int64_t)len)) {
 		fd = p->fd;
-	if (complete)
-		*complete = p->state == PICTURE_HERE;
+		p->users += !*complete;
+	}
 	pthread_mutex_unlock(&p->e->pictures->lock);
 	return fd;
+}
+
+void picture_fd_done(struct picture *p)
+{
+	int *fds = NULL, n = 0;
+
+	pthread_mutex_lock(&p->e->pictures->lock);
+	if (--p->users == 0) {
+		fds = p->retired;
+		n = p->n_retired;
+		p->retired = NULL;
+		p->n_retired = 0;
+	}
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+	free(fds);
+}
+
+int picture_retire(struct picture *p)
+{
+	const int fd = p->fd;
+
+	p->fd = -1;
+	p->state = PICTURE_ABSENT;
+	p->have = 0;
+	if (fd < 0 || p->users == 0)
+		return fd;
+	p->retired = xrealloc(p->retired, (size_t)(p->n_retired + 1) * sizeof *p->retired);
+	p->retired[p->n_retired++] = fd;
+	return -1;
 }
 
 void picture_wait(struct picture *p, int64_t offset, size_t len, picture_ready_fn *fn, void *arg)

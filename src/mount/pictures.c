@@ -103,19 +103,26 @@ void image_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct 
 	struct picture_handle *h = handle_of(fi->fh);
 	const bool leads_on =
 		!atomic_flag_test_and_set(&h->begun) && picture_leads_on(h->picture);
-	bool complete = false;
 	int fd = atomic_load(&h->fd);
+	bool complete = fd >= 0;
 
-	if (fd < 0) {
+	if (fd < 0)
 		fd = picture_fd(h->picture, off, size, &complete);
-		if (fd >= 0 && complete)
-			atomic_store(&h->fd, fd);
-	}
 	if (fd < 0) {
 		read_later(m, req, size, off, fi->fh, leads_on);
 		return;
 	}
 	if (leads_on)
 		engine_fetch_following(m->engine, h->image);
-	reply_range(req, fd, size, off);
+	if (complete) {
+		atomic_store(&h->fd, fd);
+		reply_range(req, fd, size, off);
+	} else {
+		/* Held, as the reply lets the handle be closed. */
+		struct picture *p = picture_hold(h->picture);
+
+		reply_range(req, fd, size, off);
+		picture_fd_done(p);
+		picture_close(p);
+	}
 }
