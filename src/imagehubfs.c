@@ -113,6 +113,7 @@ static struct engine_config engine_config(const struct program *p)
 		.max_spend = p->options.max_spend,
 		.settle_ms = p->options.settle_ms,
 		.eager = p->options.eager,
+		.read_ahead = (int)p->options.read_ahead,
 	};
 }
 
@@ -215,6 +216,8 @@ int main(int argc, char **argv)
 		return status;
 	log_init("imagehubfs", p.options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	signal(SIGPIPE, SIG_IGN);
+	/* A limit of the shell's on file sizes is EFBIG to a writer, not the end of the mount. */
+	signal(SIGXFSZ, SIG_IGN);
 	raise_descriptors();
 	if (!p.options.foreground && !p.options.verify_cache) {
 		status = background_begin(&p.background);

@@ -7,6 +7,8 @@ import json
 import re
 import socket
 import threading
+import time
+from http import client as http_client
 
 
 def http(status, body=b"", headers=(), reason="X", length=True):
@@ -113,6 +115,33 @@ class FaultHub:
                     self.fired += 1
                 return answer
         return http(404, {"error": {"message": "no", "code": "notFound"}})
+
+
+class BareHub(FaultHub):
+    """A real hub, but for its one extension: it neither announces idempotency nor is it told a key.
+    delay: seconds that the answer to a POST is held back."""
+
+    def __init__(self, hub, delay=0):
+        self.hub, self.delay = hub, delay
+        super().__init__()
+
+    def _answer(self, request):
+        method, path, headers, body = request
+        headers = {k: v for k, v in headers.items() if k not in ("idempotency-key", "connection")}
+        up = http_client.HTTPConnection("127.0.0.1", self.hub.port, timeout=60)
+        try:
+            up.request(method, path, body, headers)
+            answer = up.getresponse()
+            body = answer.read()
+        except (OSError, http_client.HTTPException):
+            return None
+        finally:
+            up.close()
+        if method == "POST":
+            time.sleep(self.delay)
+        dropped = ("idempotency", "idempotent-replayed", "transfer-encoding", "content-length", "connection")
+        kept = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in dropped]
+        return http(answer.status, body, headers=kept)
 
 
 class FaultProxy:

@@ -1,5 +1,4 @@
 #include "base/util.h"
-#include <stdarg.h>
 #include <stdio.h>
 
 static void *checked(void *ptr)
@@ -41,28 +40,32 @@ char *xstrdup_or_null(const char *text)
 	return text ? xstrdup(text) : NULL;
 }
 
-char *xasprintf(const char *format, ...)
+char *xvasprintf(const char *format, va_list args)
 {
 	char *text = NULL;
+	const int n = vasprintf(&text, format, args);
+
+	return checked(n < 0 ? NULL : text);
+}
+
+char *xasprintf(const char *format, ...)
+{
 	va_list args;
 
 	va_start(args, format);
-	const int n = vasprintf(&text, format, args);
+	char *text = xvasprintf(format, args);
 	va_end(args);
-	return checked(n < 0 ? NULL : text);
+	return text;
 }
 
 int fail(char **error, int code, const char *format, ...)
 {
-	char *text = NULL;
 	va_list args;
 
 	if (!error || *error)
 		return code;
 	va_start(args, format);
-	if (vasprintf(&text, format, args) < 0)
-		text = NULL;
+	*error = xvasprintf(format, args);
 	va_end(args);
-	*error = checked(text);
 	return code;
 }

@@ -8,6 +8,7 @@
 #ifndef BASE_UTIL_H
 #define BASE_UTIL_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,8 @@ char *xstrndup(const char *text, size_t len) __attribute__((malloc, returns_nonn
 char *xstrdup_or_null(const char *text);
 /* An owned, formatted string. */
 char *xasprintf(const char *format, ...) PRINTF_LIKE(1, 2) __attribute__((returns_nonnull));
+char *xvasprintf(const char *format, va_list args) PRINTF_LIKE(1, 0)
+	__attribute__((returns_nonnull));
 
 /*
  * Fills *error (when error is not NULL and *error is still NULL) with the formatted text and

@@ -200,7 +200,9 @@ void catalogue_close(struct catalogue *cat)
 		return;
 	if (cat->db) {
 		drop_unlinked(cat);
-		catalogue_set(cat, "open", "0");
+		/* Handles that nobody closed may have left spool files: swept by the next start. */
+		if (!files_release(cat))
+			catalogue_set(cat, "open", "0");
 		db_close(cat->db);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)

@@ -65,7 +65,8 @@ struct generation_entry {
 int generation_list(struct catalogue *cat, int64_t after, struct generation_entry *out, int max);
 int64_t generation_count(struct catalogue *cat);
 
-/* Inserts an image, or updates the one with this generation and number (id filled in). */
+/* Inserts an image, or updates the one with this generation and number (id filled in). The hash is
+ * image_set_sha256()'s alone. */
 int image_put(struct catalogue *cat, struct image *i);
 int image_get(struct catalogue *cat, int64_t id, struct image *out);
 int image_find(struct catalogue *cat, int64_t generation, int number, struct image *out);
@@ -75,6 +76,20 @@ void images_free(struct image *images, size_t count);
 int image_forget(struct catalogue *cat, int64_t id);
 /* Ids of images whose size is not known yet (to be probed again after a start-up). */
 int image_unlisted(struct catalogue *cat, int64_t after, int64_t *ids, int max);
+/* -ENOENT when it was removed meanwhile. */
+int image_set_sha256(struct catalogue *cat, int64_t id, const unsigned char sha256[32]);
+
+/* The orders in which listings show pictures; inside of a generation always by number. */
+enum image_order {
+	IMAGE_BY_NAME,	 /* of their prompts, in the prompt's folder */
+	IMAGE_BY_HUB_ID, /* of their generations */
+	IMAGE_BY_AGE,	 /* of their generations: how long they have been known here */
+	IMAGE_ORDERS,
+};
+/* Ids of the listed pictures that follow one in an order, at most max; returns their number. Looks
+ * past a bounded number of names or generations without pictures. */
+int image_following(struct catalogue *cat, int64_t id, enum image_order order, int64_t *ids,
+	int max);
 
 /* One line of the log of a request or a generation (0: none); text without newline. */
 int log_add(struct catalogue *cat, int64_t request, int64_t generation, const char *text);

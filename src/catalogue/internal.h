@@ -29,12 +29,18 @@ struct timespec ns_to_timespec(int64_t ns);
 enum { SPOOL_NAME_SIZE = 24 };
 char *spool_name(int64_t id, char name[SPOOL_NAME_SIZE]); /* returns name */
 
-/* file.c: forgets the spool file of a removed node unless it is open; true if the row may go. */
-bool file_drop(struct catalogue *cat, int64_t id);
-/* file.c: durable content and name of a spool file. */
-int file_make_durable(struct catalogue *cat, int64_t id);
-/* file.c: a size changed without a handle of ours: counts as written. Under the database's lock. */
-void file_changed(struct catalogue *cat, int64_t id);
+/* file.c: whether a node has handles: its row has to stay until the last of them is closed. */
+bool file_is_open(struct catalogue *cat, int64_t id);
+/* file.c: a file has lost its name, for good: the spool file goes now or with the last handle. Behind
+ * the commit, with the database's lock still held. */
+void file_unlinked(struct catalogue *cat, int64_t id);
+/* file.c: a file gets a prompt's name: its content is made durable, and it is due unless a writer has
+ * it open, whose close makes it due then. In the transaction that renames it. */
+int file_renamed(struct catalogue *cat, int64_t id, bool *due);
+/* file.c: a size is about to change without a handle of ours: counts as written. In a transaction. */
+int file_changed(struct catalogue *cat, int64_t id, off_t size);
+/* file.c: forgets what is open; true when something was. At catalogue_close(). */
+bool files_release(struct catalogue *cat);
 
 /* tree.c: touches a directory's mtime and ctime. */
 int tree_touch_dir(struct catalogue *cat, int64_t dir);

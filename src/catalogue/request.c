@@ -136,17 +136,6 @@ int request_latest_at(struct catalogue *cat, const char *path, struct request *o
 		out);
 }
 
-bool request_has_file(struct catalogue *cat, int64_t id)
-{
-	int64_t found;
-
-	db_lock(cat->db);
-	const int rc = db_get_int(cat->db, &found,
-		"SELECT 1 FROM request r JOIN node n ON n.id = r.node WHERE r.id = ?", "i", id);
-	db_unlock(cat->db);
-	return rc != 0;
-}
-
 int request_references(struct catalogue *cat, int64_t id, struct request_reference **refs,
 	size_t *count)
 {
@@ -192,14 +181,28 @@ int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms
 	return n;
 }
 
-int request_of_node(struct catalogue *cat, int64_t node, enum request_state state, int64_t *ids,
-	int max)
+int request_unsent_of_node(struct catalogue *cat, int64_t node, int64_t after, int64_t *ids, int max)
 {
 	db_lock(cat->db);
 	const int n = collect_ids(
 		db_query(cat->db,
-			"SELECT id FROM request WHERE node = ? AND state = ? ORDER BY id LIMIT ?",
-			"isi", node, state_names[state], (int64_t)max),
+			"SELECT id FROM request WHERE node = ? AND state IN ('queued', 'held')"
+			" AND id > ? ORDER BY id LIMIT ?",
+			"iii", node, after, (int64_t)max),
+		ids, max);
+	db_unlock(cat->db);
+	return n;
+}
+
+int request_running_of_generation(struct catalogue *cat, int64_t generation, int64_t after,
+	int64_t *ids, int max)
+{
+	db_lock(cat->db);
+	const int n = collect_ids(
+		db_query(cat->db,
+			"SELECT id FROM request WHERE generation = ? AND generation <> 0"
+			" AND state = 'running' AND id > ? ORDER BY id LIMIT ?",
+			"iii", generation, after, (int64_t)max),
 		ids, max);
 	db_unlock(cat->db);
 	return n;
@@ -325,51 +328,6 @@ int request_change(struct catalogue *cat, struct request *r, enum request_state 
 	if (rc == 0 && log_line)
 		rc = log_add(cat, r->id, r->generation, log_line);
 	return catalogue_end(cat, rc < 0 ? rc : 0);
-}
-
-/* ---- money ---- */
-
-int request_charge_open(struct catalogue *cat, int64_t request, int64_t estimate)
-{
-	db_lock(cat->db);
-	const int rc = db_run(cat->db,
-		"INSERT INTO charge(request, at, credits, settled) VALUES(?, ?, ?, 0)", "iii",
-		request, clock_wall_ms(), estimate);
-	db_unlock(cat->db);
-	return rc < 0 ? rc : 0;
-}
-
-int request_charge_settle(struct catalogue *cat, int64_t request, int64_t credits)
-{
-	db_lock(cat->db);
-	const int rc = db_run(cat->db,
-		"UPDATE charge SET credits = ?, settled = 1 WHERE id ="
-		" (SELECT max(id) FROM charge WHERE request = ?) AND settled = 0",
-		"ii", credits, request);
-	db_unlock(cat->db);
-	return rc < 0 ? rc : 0;
-}
-
-bool request_charge_is_open(struct catalogue *cat, int64_t request)
-{
-	int64_t found;
-
-	db_lock(cat->db);
-	const int rc = db_get_int(cat->db, &found,
-		"SELECT 1 FROM charge WHERE request = ? AND settled = 0", "i", request);
-	db_unlock(cat->db);
-	return rc != 0;
-}
-
-int64_t request_spent_since(struct catalogue *cat, int64_t since_ms)
-{
-	int64_t credits = 0;
-
-	db_lock(cat->db);
-	db_get_int(cat->db, &credits, "SELECT total(credits) FROM charge WHERE at >= ?", "i",
-		since_ms);
-	db_unlock(cat->db);
-	return credits;
 }
 
 /* ---- refs/ ---- */

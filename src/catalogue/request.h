@@ -47,13 +47,17 @@ struct request {
 	enum request_state state;
 	enum hold hold;
 	bool approved;		 /* the user let it pass budget and balance */
-	enum outcome reason;	 /* why it is refused, failed, unknown, held; OUTCOME_OK otherwise */
+	enum outcome reason;	 /* why it is refused, failed, unknown; while it is queued, held or
+				  * sending: why the answer to an earlier try was lost, when it goes
+				  * again on the strength of its key; OUTCOME_OK otherwise */
 	char *text;		 /* the hub's or network's own words for it, or NULL */
 	int64_t generation;	 /* row of its generation; 0 until the hub gave an id */
 	int64_t price_low, price_high; /* estimate in credits; -1 not known */
-	int64_t charged;	 /* credits, by the hub's word; -1 not known */
+	int64_t charged;	 /* credits, by the hub's word; 0 also when its POST never left; -1 not
+				  * known (so nothing, when it was never sent) */
 	int64_t balance_before, balance_after; /* evidence around a POST; -1 not known */
-	int attempts;		 /* POSTs that may have left, and tries that did not */
+	int attempts;		 /* POSTs since the commit or the user's retry whose answer was
+				  * lost, and the one under way */
 	int64_t not_before_ms;	 /* a retry waits until then; 0: none */
 	int64_t created_ms, sent_ms, changed_ms; /* wall; sent 0 until it was */
 };
@@ -64,6 +68,12 @@ struct request_reference {
 	char *mime;
 	int64_t size;
 };
+
+/* Whether credits may be gone for it without the hub's word. */
+static inline bool request_may_be_charged(const struct request *r)
+{
+	return r->sent_ms != 0 && r->charged < 0;
+}
 
 void request_release(struct request *r);
 void request_references_free(struct request_reference *refs, size_t count);
@@ -80,8 +90,10 @@ int request_latest_at(struct catalogue *cat, const char *path, struct request *o
 /* Makes a request the latest of that node, which has taken the place of the one that it was made of;
  * nothing is pending then, and a draft's note is gone. */
 int request_give(struct catalogue *cat, int64_t id, int64_t node);
-/* Whether its prompt file is still there, under whatever name. */
-bool request_has_file(struct catalogue *cat, int64_t id);
+/* Ids of the requests still running whose generation this is, after the id `after`; at most max;
+ * returns how many. One, but where the hub answered two orders with one id. */
+int request_running_of_generation(struct catalogue *cat, int64_t generation, int64_t after,
+	int64_t *ids, int max);
 int request_references(struct catalogue *cat, int64_t id, struct request_reference **refs,
 	size_t *count);
 
@@ -96,23 +108,28 @@ int request_change(struct catalogue *cat, struct request *r, enum request_state 
  * returns how many. now_ms INT64_MAX for all. */
 int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms, int64_t after,
 	int64_t *ids, int max);
-/* Ids of one prompt's requests in a state, oldest first; at most max; returns how many. */
-int request_of_node(struct catalogue *cat, int64_t node, enum request_state state, int64_t *ids,
-	int max);
+/* Ids of one prompt's queued and held requests after the id `after`, oldest first; at most max;
+ * returns how many. */
+int request_unsent_of_node(struct catalogue *cat, int64_t node, int64_t after, int64_t *ids, int max);
 /* The soonest not_before_ms among the queued that wait, 0 if none. */
 int64_t request_next_due(struct catalogue *cat);
 int request_counts(struct catalogue *cat, int64_t counts[REQUEST_STATES]);
 
 /*
- * The record of money, one row for each POST that may have left: made in the transaction to
- * REQUEST_SENDING with the estimate, settled by the answer. What is not settled counts in full.
+ * The record of money (charge.c), one row for each POST that may have left: made in the transaction
+ * to REQUEST_SENDING with the estimate, settled by the answer. What is not settled counts in full.
  */
 int request_charge_open(struct catalogue *cat, int64_t request, int64_t estimate);
+/* Settles the latest, when it is open. */
 int request_charge_settle(struct catalogue *cat, int64_t request, int64_t credits);
-/* Whether it has a POST that may have left and is not settled. */
-bool request_charge_is_open(struct catalogue *cat, int64_t request);
+/* Settles with nothing the open ones before the latest: by their key they are one charge with it. */
+int request_charge_merge(struct catalogue *cat, int64_t request);
+/* How many are open: POSTs of which it is not known whether they were charged. */
+int64_t request_charges_open(struct catalogue *cat, int64_t request);
 /* Credits charged or possibly charged since a wall time, what is in flight included. */
 int64_t request_spent_since(struct catalogue *cat, int64_t since_ms);
+/* Credits that what is in flight may still take from the balance. */
+int64_t request_in_flight(struct catalogue *cat);
 
 /* refs/KEY/: -errno or 0. Removing what is not there is no error. */
 int request_refs_create(struct catalogue *cat, const char *key); /* returns a dirfd */

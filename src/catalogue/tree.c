@@ -252,21 +252,33 @@ int tree_delete_row(struct catalogue *cat, int64_t id)
 	return rc < 0 ? rc : 0;
 }
 
-/* Takes a node's name away: the row goes at once unless the file is open. */
+/* Takes a node's name away: the row goes at once unless the file is open. Its content goes behind the
+ * commit (end_detached()): a transaction that is undone must not have lost it. */
 static int detach(struct catalogue *cat, const struct node *n)
 {
 	int rc = db_run(cat->db,
 		"UPDATE node SET parent = NULL, name = NULL, pending = 0, ctime = ? WHERE id = ?",
 		"ii", now_ns(), n->id);
 
-	if (rc >= 0 && (!S_ISREG(n->st.st_mode) || file_drop(cat, n->id)))
+	if (rc >= 0 && (!S_ISREG(n->st.st_mode) || !file_is_open(cat, n->id)))
 		rc = tree_delete_row(cat, n->id);
 	return rc < 0 ? rc : 0;
 }
 
+/* Ends a transaction that took a node's name away (n->id 0: none). */
+static int end_detached(struct catalogue *cat, int rc, const struct node *n)
+{
+	db_lock(cat->db);
+	rc = catalogue_end(cat, rc);
+	if (rc == 0 && n->id && S_ISREG(n->st.st_mode))
+		file_unlinked(cat, n->id);
+	db_unlock(cat->db);
+	return rc;
+}
+
 int tree_unlink(struct catalogue *cat, int64_t parent, const char *name, struct node *removed)
 {
-	struct node n;
+	struct node n = {0};
 
 	catalogue_begin(cat, DB_NORMAL);
 	int rc = tree_lookup(cat, parent, name, &n);
@@ -278,7 +290,7 @@ int tree_unlink(struct catalogue *cat, int64_t parent, const char *name, struct 
 		rc = tree_touch_dir(cat, parent);
 	if (rc == 0 && removed)
 		*removed = n;
-	return catalogue_end(cat, rc);
+	return end_detached(cat, rc, &n);
 }
 
 static int check_empty(struct catalogue *cat, int64_t dir)
@@ -360,13 +372,7 @@ static int make_due(struct catalogue *cat, struct node *n, bool was, bool is, bo
 {
 	if (!S_ISREG(n->st.st_mode) || was == is)
 		return 0;
-	if (was)
-		return tree_set_pending(cat, n->id, PENDING_NONE);
-	int rc = file_make_durable(cat, n->id);
-	if (rc == 0)
-		rc = tree_set_pending(cat, n->id, PENDING_CLOSED);
-	*due |= rc == 0;
-	return rc;
+	return was ? tree_set_pending(cat, n->id, PENDING_NONE) : file_renamed(cat, n->id, due);
 }
 
 static int move(struct catalogue *cat, const struct node *from, const struct node *to,
@@ -442,7 +448,7 @@ int tree_rename(struct catalogue *cat, int64_t parent, const char *name, int64_t
 		tree_may_commit(cat, new_parent, new_name);
 	catalogue_begin(cat, commits ? DB_FULL : DB_NORMAL);
 	rc = rename_locked(cat, parent, name, new_parent, new_name, flags, out);
-	rc = catalogue_end(cat, rc);
+	rc = end_detached(cat, rc, &out->replaced);
 	db_unlock(cat->db);
 	return rc;
 }
@@ -462,10 +468,9 @@ static int set_size(struct catalogue *cat, const struct node *n, off_t size)
 		O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, size) < 0)
+	rc = file_changed(cat, n->id, size);
+	if (rc == 0 && ftruncate(fd, size) < 0)
 		rc = -errno;
-	else
-		file_changed(cat, n->id);
 	return rc;
 }
 
@@ -540,13 +545,14 @@ int tree_set_pending(struct catalogue *cat, int64_t id, enum pending pending)
 	return rc < 0 ? rc : 0;
 }
 
-int tree_pending(struct catalogue *cat, int64_t *ids, int max)
+int tree_pending(struct catalogue *cat, int64_t after, int64_t *ids, int max)
 {
 	int n = 0;
 
 	db_lock(cat->db);
 	struct db_rows *r = db_query(cat->db,
-		"SELECT id FROM node WHERE pending <> 0 ORDER BY id LIMIT ?", "i", (int64_t)max);
+		"SELECT id FROM node WHERE pending <> 0 AND id > ? ORDER BY id LIMIT ?", "ii", after,
+		(int64_t)max);
 	while (n < max && db_next(r))
 		ids[n++] = db_int(r, 0);
 	const int rc = db_done(r);

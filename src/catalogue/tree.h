@@ -53,8 +53,8 @@ char *tree_readlink(struct catalogue *cat, int64_t id); /* owned; NULL when it i
  * *moved is the node that now has the new name (and *other the one that was exchanged). *replaced
  * is the node that lost its name, id 0 if none. A regular file that gets a committable prompt's
  * name (tree_may_commit) by it, having had none, becomes PENDING_CLOSED in the same transaction,
- * which is then DB_FULL, its content made durable before. One that loses such a name becomes
- * PENDING_NONE.
+ * which is then DB_FULL, its content made durable before; PENDING_WRITTEN while a writer has it open,
+ * whose close then makes it due. One that loses such a name becomes PENDING_NONE.
  */
 struct tree_renamed {
 	struct node moved, other, replaced;
@@ -96,13 +96,14 @@ char *tree_name(struct catalogue *cat, int64_t id);
 int tree_resolve(struct catalogue *cat, int64_t dir, const char *path, struct node *out);
 
 int tree_set_pending(struct catalogue *cat, int64_t id, enum pending pending);
-/* Regular files that are not PENDING_NONE, oldest first: what a start-up must look at. Fills at
- * most max ids, returns their number. */
-int tree_pending(struct catalogue *cat, int64_t *ids, int max);
+/* Nodes that are not PENDING_NONE, oldest first, after the id `after`: what a start-up must look at.
+ * Fills at most max ids, returns their number. */
+int tree_pending(struct catalogue *cat, int64_t after, int64_t *ids, int max);
 
 /*
  * A draft's note: why a prompt that was written is not committed (bad front matter, its writer was
- * killed, …). err is a positive errno, text is for people. A NULL text removes the note. *since_ms
+ * killed, …). err is a positive errno with which NAME.wait ends (never EINTR: readers would read
+ * again), text is for people. A NULL text removes the note. *since_ms
  * is when it was made.
  */
 int tree_draft_set(struct catalogue *cat, int64_t id, int err, const char *text);

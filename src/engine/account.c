@@ -60,6 +60,7 @@ static void take_models(struct engine *e, const struct net_reply *reply)
 		log_warning("the hub's list of models: %s", error);
 		return;
 	}
+	submit_heard(e, reply);
 	catalogue_models_save(e->cat, reply->body, clock_wall_ms());
 	pthread_mutex_lock(&e->lock);
 	struct wire_models old = e->models;
@@ -67,7 +68,7 @@ static void take_models(struct engine *e, const struct net_reply *reply)
 	pthread_mutex_unlock(&e->lock);
 	wire_models_release(&old);
 	engine_tell(e, CHANGE_MODELS, 0, 0, 0, 0);
-	submit_unhold(e);
+	submit_unhold(e, false);
 }
 
 static void models_done(void *arg, const struct net_reply *reply)
@@ -137,7 +138,12 @@ int account_quote(struct engine *e, const struct order *o, size_t n_references, 
 
 /* ---- balance ---- */
 
-void account_balance(struct engine *e, const struct wire_balance *b)
+bool account_balance_failed(const struct engine *e)
+{
+	return e->balance_heard && e->balance_outcome != OUTCOME_OK && !e->balance_refresh.call;
+}
+
+void account_balance(struct engine *e, const struct wire_balance *b, int64_t asked_ms)
 {
 	struct wire_balance before;
 	int64_t as_of;
@@ -148,9 +154,12 @@ void account_balance(struct engine *e, const struct wire_balance *b)
 		before = (struct wire_balance){.credits = -1};
 	catalogue_balance_save(e->cat, b, clock_wall_ms());
 	engine_tell(e, CHANGE_ACCOUNT, 0, 0, 0, 0);
-	submit_evidence(e, b->credits);
-	if (as_of == 0 || b->credits > before.credits)
-		submit_unhold(e);
+	answer_evidence(e, b->credits, asked_ms);
+
+	const bool rose = as_of == 0 || b->credits > before.credits;
+	if (rose || e->held_anew)
+		submit_unhold(e, rose);
+	e->held_anew = false;
 	wire_balance_release(&before);
 }
 
@@ -193,7 +202,8 @@ void account_balance_reply(struct engine *e, const struct net_reply *reply)
 		pthread_mutex_unlock(&e->lock);
 		return;
 	}
-	account_balance(e, &b);
+	submit_heard(e, reply);
+	account_balance(e, &b, reply->asked_ms);
 	wire_balance_release(&b);
 }
 

@@ -20,13 +20,14 @@
 #include "engine/life.h"
 #include "engine/references.h"
 #include <errno.h>
+#include <search.h>
 #include <sodium.h>
 #include <stdio.h>
 
-enum { RECOVER_MAX = 100000 };
+enum { RECOVER_BATCH = 256 };
 
+/* A file whose settle time runs; in a tree by its node, as thousands may be closed at once. */
 struct settle {
-	struct list link;
 	struct timer timer;
 	struct engine *e;
 	int64_t node;
@@ -38,7 +39,9 @@ struct settle {
 struct reading {
 	struct node node;
 	char *name;
-	bool hidden; /* in a folder whose files are not sent; what it owes, it owes on */
+	bool is_prompt; /* by its name; nothing else is read */
+	bool hidden;	/* in a folder whose files are not sent; what it owes, it owes on */
+	int text_rc;	/* of reading the text: it may be too long */
 	struct buf text;
 	struct prompt prompt;
 	int64_t references_folder; /* what its reference names are relative to */
@@ -59,13 +62,14 @@ static int reading_load(struct engine *e, int64_t node, struct reading *r, char 
 	if (rc < 0)
 		return rc;
 	r->name = tree_name(e->cat, node);
-	if (!r->name || !S_ISREG(r->node.st.st_mode) || !names_is_prompt(r->name))
+	r->is_prompt = r->name && S_ISREG(r->node.st.st_mode) && names_is_prompt(r->name);
+	if (!r->is_prompt)
 		return 1;
 	r->hidden = !tree_may_commit(e->cat, r->node.parent, r->name);
 	if (r->hidden)
 		return 1;
 	buf_init(&r->text, PROMPT_FILE_MAX);
-	rc = file_content(e->cat, node, &r->text);
+	r->text_rc = rc = file_content(e->cat, node, &r->text);
 	if (rc == -EFBIG)
 		return fail(error, -EINVAL, "%s: a prompt file may have at most 1 MiB", r->name);
 	if (rc < 0)
@@ -135,17 +139,32 @@ static bool is_old_news(struct engine *e, const struct reading *r, const unsigne
 	return same;
 }
 
-static bool unchanged(struct engine *e, const struct node *then, bool force)
+/* By its bytes: times have the kernel's grain, in which a file may well be written twice. */
+static bool same_text(struct engine *e, const struct reading *r)
 {
+	CLEANUP_FREE char *name = tree_name(e->cat, r->node.id);
+	struct buf now;
+
+	if (!r->is_prompt)
+		return !name || !names_is_prompt(name);
+	buf_init(&now, PROMPT_FILE_MAX);
+	const bool same = file_content(e->cat, r->node.id, &now) == r->text_rc &&
+		now.len == r->text.len &&
+		(now.len == 0 || memcmp(now.data, r->text.data, now.len) == 0);
+	buf_release(&now);
+	return same;
+}
+
+/* Inside a transaction: whether nothing has happened to the file since it was read. */
+static bool unchanged(struct engine *e, const struct reading *r, bool force)
+{
+	const struct node *then = &r->node;
 	struct node now;
 
 	return tree_get(e->cat, then->id, &now) == 0 && now.pending == then->pending &&
 		(force || now.pending == PENDING_CLOSED) && now.parent == then->parent &&
 		now.request == then->request && now.st.st_nlink > 0 &&
-		now.st.st_size == then->st.st_size &&
-		now.st.st_mtim.tv_sec == then->st.st_mtim.tv_sec &&
-		now.st.st_mtim.tv_nsec == then->st.st_mtim.tv_nsec &&
-		!file_has_writer(e->cat, then->id);
+		!file_has_writer(e->cat, then->id) && same_text(e, r);
 }
 
 /* The request of that content is this file's, and nothing is owed. */
@@ -157,24 +176,23 @@ static int take_over(struct engine *e, const struct reading *r)
 	if (rc < 0)
 		return -EAGAIN;
 	catalogue_begin(e->cat, DB_NORMAL);
-	rc = unchanged(e, &r->node, false) ? request_give(e->cat, last.id, r->node.id) : -EAGAIN;
+	rc = unchanged(e, r, false) ? request_give(e->cat, last.id, r->node.id) : -EAGAIN;
 	rc = catalogue_end(e->cat, rc);
 	engine_tell(e, CHANGE_REQUEST, r->node.id, last.id, last.generation, 0);
 	request_release(&last);
 	return rc;
 }
 
-/* The file whose unsent requests nobody wants any more once other content has been saved: they could
- * not even be reached to approve or to cancel them. 0 if none. */
-static int64_t superseded(struct engine *e, const struct reading *r)
+/* Nobody wants the unsent requests of what was saved before any more: they could not even be reached to
+ * approve or to cancel them. */
+static void withdraw_older(struct engine *e, const struct reading *r)
 {
 	struct request last;
 
 	if (last_submitted(e, r, &last) < 0)
-		return 0;
-	const int64_t node = last.node;
+		return;
+	control_withdraw(e, last.node, "other content was saved before it was sent");
 	request_release(&last);
-	return node;
 }
 
 static int insert(struct engine *e, struct reading *r, struct request *q,
@@ -182,14 +200,13 @@ static int insert(struct engine *e, struct reading *r, struct request *q,
 {
 	CLEANUP_FREE char *line = xasprintf("queued: %s", q->path);
 
+	/* Before: after a crash in between, this text is still due. */
+	if (!force)
+		withdraw_older(e, r);
 	catalogue_begin(e->cat, DB_FULL);
-	const int64_t older = force ? 0 : superseded(e, r);
-	int rc = unchanged(e, &r->node, force) ? 0 : -EAGAIN;
+	int rc = unchanged(e, r, force) ? 0 : -EAGAIN;
 	if (rc == 0)
 		rc = request_insert(e->cat, q, refs->items, refs->count, line);
-	if (rc == 0 && older)
-		control_withdraw(
-			e, older, q->id, "other content was saved before it was sent");
 	return catalogue_end(e->cat, rc);
 }
 
@@ -232,6 +249,17 @@ static int queue(struct engine *e, struct reading *r, const unsigned char *hash,
 	return rc < 0 ? rc : 1;
 }
 
+/* Clears what was owed, where nothing has happened to the file since. */
+static void settled(struct engine *e, const struct reading *r)
+{
+	catalogue_begin(e->cat, DB_NORMAL);
+	int rc = unchanged(e, r, false) ? 0 : -EAGAIN;
+	if (rc == 0)
+		rc = tree_set_pending(e->cat, r->node.id, PENDING_NONE);
+	catalogue_end(e->cat, rc);
+	engine_tell(e, CHANGE_REQUEST, r->node.id, r->node.request, 0, 0);
+}
+
 static int commit_reading(struct engine *e, struct reading *r, bool force, char **error)
 {
 	unsigned char hash[REQUEST_HASH_SIZE];
@@ -241,15 +269,6 @@ static int commit_reading(struct engine *e, struct reading *r, bool force, char 
 		return take_over(e, r);
 	const int rc = reading_parse(e, r, error);
 	return rc < 0 ? rc : queue(e, r, hash, force, error);
-}
-
-/* Clears what was owed, where nothing has happened to the file since. */
-static void settled(struct engine *e, const struct node *n)
-{
-	catalogue_begin(e->cat, DB_NORMAL);
-	int rc = unchanged(e, n, false) ? tree_set_pending(e->cat, n->id, PENDING_NONE) : 0;
-	catalogue_end(e->cat, rc < 0 ? rc : 0);
-	engine_tell(e, CHANGE_REQUEST, n->id, 0, 0, 0);
 }
 
 static int commit_loaded(struct engine *e, struct reading *r, bool force, char **error)
@@ -263,20 +282,32 @@ static int commit_loaded(struct engine *e, struct reading *r, bool force, char *
 
 /* The text was at fault: a draft with a note. This machine was: the same, and tried again. When the
  * file changed meanwhile (-EAGAIN), that change will have it looked at again. */
-static void not_committed(struct engine *e, const struct reading *r, int rc, const char *why)
+static void not_committed(struct engine *e, int64_t node, const struct reading *r, int rc,
+	const char *why)
 {
 	if (rc == -EAGAIN || rc == -ENOENT || rc == -ESTALE)
 		return;
 	if (rc == -EINVAL && why) {
 		/* The note first: who looks in between must not find a file that owes nothing. */
-		note(e, r->node.id, -rc, why);
-		settled(e, &r->node);
+		note(e, node, -rc, why);
+		settled(e, r);
 		return;
 	}
 	CLEANUP_FREE char *text = xasprintf("not queued yet: %s; it is tried again by itself",
 		why ? why : strerror(-rc));
-	note(e, r->node.id, -rc, text);
-	engine_post(e, settle, r->node.id, &retry_delay_ms);
+	note(e, node, -rc, text);
+	engine_post(e, settle, node, &retry_delay_ms);
+}
+
+/* The close of its last writer, if that could not be noted when it happened. */
+static int note_close(struct engine *e, int64_t node)
+{
+	struct file_closed closed;
+	const int rc = file_settle(e->cat, node, &closed);
+
+	if (closed.draft)
+		engine_tell(e, CHANGE_REQUEST, node, 0, 0, 0);
+	return rc;
 }
 
 /* Nothing to parse, and somebody asked for it. */
@@ -299,21 +330,23 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error)
 	char *why = NULL;
 	struct reading r = {0};
 
-	int rc = reading_load(e, node, &r, &why);
+	int rc = note_close(e, node);
+	if (rc == 0)
+		rc = reading_load(e, node, &r, &why);
 	if (rc == 0) {
 		rc = commit_loaded(e, &r, force, &why);
 	} else if (rc == 1 && force) {
 		rc = say_why_not(&r, &why);
 	} else if (rc == 1) {
 		if (r.node.pending == PENDING_CLOSED && !r.hidden)
-			settled(e, &r.node);
+			settled(e, &r);
 		rc = 0;
 	}
 
 	if (rc > 0)
 		engine_kick(e);
 	else if (rc < 0 && !force)
-		not_committed(e, &r, rc, why);
+		not_committed(e, node, &r, rc, why);
 	if (rc < 0 && error) {
 		*error = why ? why : xstrdup(strerror(-rc));
 		why = NULL;
@@ -348,22 +381,34 @@ int engine_validate(struct engine *e, int64_t node)
 
 /* ---- settling ---- */
 
-static void settle_free(struct engine *e, struct settle *s)
+static int settle_compare(const void *a, const void *b)
 {
-	timer_cancel(&e->timers, &s->timer);
-	list_remove(&s->link);
-	free(s);
+	const int64_t x = ((const struct settle *)a)->node;
+	const int64_t y = ((const struct settle *)b)->node;
+
+	return x < y ? -1 : x > y;
 }
 
 static struct settle *settle_find(struct engine *e, int64_t node)
 {
-	list_for_each_safe (pos, next, &e->settling) {
-		struct settle *s = CONTAINER_OF(pos, struct settle, link);
+	const struct settle key = {.node = node};
+	struct settle *const *found = tfind(&key, &e->settling, settle_compare);
 
-		if (s->node == node)
-			return s;
-	}
-	return NULL;
+	return found ? *found : NULL;
+}
+
+static void settle_free(void *settle)
+{
+	struct settle *s = settle;
+
+	timer_cancel(&s->e->timers, &s->timer);
+	free(s);
+}
+
+static void settle_end(struct settle *s)
+{
+	tdelete(s, &s->e->settling, settle_compare);
+	settle_free(s);
 }
 
 static void settle_over(struct timer *timer)
@@ -372,7 +417,7 @@ static void settle_over(struct timer *timer)
 	struct engine *e = s->e;
 	const int64_t node = s->node;
 
-	settle_free(e, s);
+	settle_end(s);
 	commit_node(e, node, false, NULL);
 }
 
@@ -385,7 +430,7 @@ static void settle(struct engine *e, int64_t node, void *delay_ms)
 	if (!s) {
 		s = xcalloc(1, sizeof *s);
 		*s = (struct settle){.timer.fire = settle_over, .e = e, .node = node};
-		list_append(&e->settling, &s->link);
+		tsearch(s, &e->settling, settle_compare);
 	}
 	timer_set(&e->timers, &s->timer, clock_mono_ms() + delay);
 }
@@ -396,7 +441,7 @@ static void disturb(struct engine *e, int64_t node, void *arg)
 
 	(void)arg;
 	if (s)
-		settle_free(e, s);
+		settle_end(s);
 }
 
 void engine_settle(struct engine *e, int64_t node)
@@ -411,14 +456,16 @@ void engine_disturb(struct engine *e, int64_t node)
 
 static void look_again(struct engine *e, int64_t id, void *arg)
 {
-	int64_t *ids = xcalloc(RECOVER_MAX, sizeof *ids);
-	const int n = tree_pending(e->cat, ids, RECOVER_MAX);
+	int64_t ids[RECOVER_BATCH], after = 0;
+	int n;
 
 	(void)id;
-	for (int i = 0; i < n; i++)
-		if (!settle_find(e, ids[i]))
-			settle(e, ids[i], arg);
-	free(ids);
+	while ((n = tree_pending(e->cat, after, ids, RECOVER_BATCH)) > 0) {
+		for (int i = 0; i < n; i++)
+			if (!settle_find(e, ids[i]))
+				settle(e, ids[i], arg);
+		after = ids[n - 1];
+	}
 }
 
 void engine_folder_shown(struct engine *e)
@@ -433,41 +480,59 @@ void engine_commit_now(struct engine *e, int64_t node)
 
 void commit_release(struct engine *e)
 {
-	list_for_each_safe (pos, next, &e->settling)
-		settle_free(e, CONTAINER_OF(pos, struct settle, link));
+	tdestroy(e->settling, settle_free);
+	e->settling = NULL;
 }
 
 /* ---- start-up ---- */
 
-/* A file that was closed by its last writer is owed its commit. One that was flushed and perhaps
- * still open is a draft: its writer may have had more to say (`(a; b) > f` flushes between the
- * two), and half a prompt is not worth paying for. */
-static void recover_one(struct engine *e, int64_t node)
+/* A file that was flushed and perhaps still open when the mount ended is a draft: its writer may
+ * have had more to say (`(a; b) > f` flushes between the two), and half a prompt is not worth paying
+ * for. Of what was submitted already there is nothing to say. */
+static void leave_draft(struct engine *e, const struct reading *r, bool has_text)
 {
-	struct node n;
+	unsigned char hash[REQUEST_HASH_SIZE];
+	struct node now;
 
-	if (tree_get(e->cat, node, &n) < 0)
-		return;
-	if (n.pending == PENDING_CLOSED) {
-		commit_node(e, node, false, NULL);
-		return;
-	}
-	struct reading r = {0};
-	const bool prompt = reading_load(e, node, &r, NULL) == 0;
-	tree_set_pending(e->cat, node, PENDING_NONE);
-	if (prompt)
-		note(e, node, EINTR,
+	crypto_hash_sha256(hash, (const unsigned char *)r->text.data, r->text.len);
+	catalogue_begin(e->cat, DB_NORMAL);
+	/* Whoever writes to it since the start will see to it. */
+	int rc = tree_get(e->cat, r->node.id, &now);
+	if (rc == 0 && (now.pending != PENDING_WRITTEN || file_is_changing(e->cat, now.id)))
+		rc = -EAGAIN;
+	if (rc == 0 && has_text && !is_old_news(e, r, hash))
+		rc = tree_draft_set(e->cat, now.id, ECANCELED,
 			"the mount ended while this file was being written; what had reached it "
 			"is here");
+	if (rc == 0)
+		rc = tree_set_pending(e->cat, now.id, PENDING_NONE);
+	rc = catalogue_end(e->cat, rc);
+	if (rc == 0)
+		engine_tell(e, CHANGE_REQUEST, now.id, 0, 0, 0);
+}
+
+static void recover_one(struct engine *e, int64_t node)
+{
+	struct reading r = {0};
+	const int rc = reading_load(e, node, &r, NULL);
+
+	if (rc == -ENOENT || rc == -EIO)
+		log_warning("file %lld cannot be looked at: %s", (long long)node, strerror(-rc));
+	else if (r.node.pending == PENDING_CLOSED)
+		commit_node(e, node, false, NULL);
+	else
+		leave_draft(e, &r, rc <= 0);
 	reading_release(&r);
 }
 
 void commit_recover(struct engine *e)
 {
-	int64_t *ids = xcalloc(RECOVER_MAX, sizeof *ids);
-	const int n = tree_pending(e->cat, ids, RECOVER_MAX);
+	int64_t ids[RECOVER_BATCH], after = 0;
+	int n;
 
-	for (int i = 0; i < n; i++)
-		recover_one(e, ids[i]);
-	free(ids);
+	while ((n = tree_pending(e->cat, after, ids, RECOVER_BATCH)) > 0) {
+		for (int i = 0; i < n; i++)
+			recover_one(e, ids[i]);
+		after = ids[n - 1];
+	}
 }

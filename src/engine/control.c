@@ -57,8 +57,10 @@ static int do_retry(struct engine *e, const struct node *n, char **error)
 			r.retries++;
 		r.generation = 0;
 		r.reason = OUTCOME_OK;
+		r.attempts = 0;
 		r.not_before_ms = 0;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, "retry, by the user"), error);
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL, "retry, by the user"),
+			error);
 	} else {
 		rc = not_now(&r, "retry", error);
 	}
@@ -75,7 +77,8 @@ static int do_cancel(struct engine *e, const struct node *n, char **error)
 		return rc;
 	r.generation = 0;
 	if (life_may(r.state, REQUEST_CANCELED))
-		rc = moved(life_move(e, &r, REQUEST_CANCELED, DB_FULL, "canceled, by the user"),
+		rc = moved(life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL,
+				   "canceled, by the user"),
 			error);
 	else
 		rc = not_now(&r, "cancel", error);
@@ -90,12 +93,16 @@ static int do_approve(struct engine *e, const struct node *n, char **error)
 
 	if (rc < 0)
 		return rc;
-	if (r.state == REQUEST_HELD) {
+	if (r.state == REQUEST_HELD && r.hold == HOLD_PAUSED) {
+		/* It would be held again, and let past its budget later. */
+		rc = fail(error, -EINVAL, "it is held by the pause; resume goes on");
+	} else if (r.state == REQUEST_HELD) {
 		r.approved = true;
 		r.hold = HOLD_NONE;
 		free(r.text);
 		r.text = NULL;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, "approved, by the user"),
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL,
+				   "approved, by the user"),
 			error);
 	} else {
 		rc = not_now(&r, "approve", error);
@@ -115,7 +122,7 @@ static int do_resume(struct engine *e)
 {
 	const int rc = catalogue_set(e->cat, "paused", NULL);
 
-	submit_unhold(e);
+	submit_unhold(e, false);
 	return rc;
 }
 
@@ -123,8 +130,7 @@ static void refresh(struct engine *e, int64_t id, void *arg)
 {
 	(void)id;
 	(void)arg;
-	submit_gate_opened(&e->gate);
-	timer_cancel(&e->timers, &e->gate);
+	submit_resume(e);
 	account_want_models(e);
 	account_want_balance(e);
 }
@@ -290,60 +296,35 @@ int engine_control(struct engine *e, const char *line, char **error)
 
 /* ---- a prompt was removed, or saved with other content ---- */
 
-static const char removed[] = "the prompt was removed before it was sent";
-
-static const enum request_state unsent[] = {REQUEST_QUEUED, REQUEST_HELD};
-
-/* Sent before, the answer lost, and queued again to a hub that knows it by its key: it may well be
- * paid, going on costs nothing more, and its pictures come to /generations. */
-static bool is_paid_once(struct engine *e, int64_t request)
-{
-	CLEANUP_FREE char *idempotent = catalogue_setting(e->cat, "idempotent");
-
-	return idempotent && request_charge_is_open(e->cat, request);
-}
-
-static void withdraw(struct engine *e, int64_t request, const char *why)
+/*
+ * What is sent meanwhile goes on (-ESTALE). What cannot be written is withdrawn when its turn comes:
+ * the queue looks for the file as well. One whose answer was lost and that a hub knows by its key goes
+ * on: it may be paid, going on costs nothing more, and its pictures come to /generations.
+ */
+static void withdraw(struct engine *e, int64_t id, const char *why)
 {
 	struct request r;
 
-	if (request_get(e->cat, request, &r) < 0)
+	if (request_get(e->cat, id, &r) < 0)
 		return;
-	r.generation = 0;
-	/* One that is being sent by now stays what it is. */
-	if ((r.state == REQUEST_QUEUED || r.state == REQUEST_HELD) && !is_paid_once(e, request))
-		life_move(e, &r, REQUEST_CANCELED, DB_FULL, "canceled: %s", why);
+	if ((r.state == REQUEST_QUEUED || r.state == REQUEST_HELD) && r.reason == OUTCOME_OK)
+		life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL, "canceled: %s", why);
 	request_release(&r);
 }
 
-void control_withdraw(struct engine *e, int64_t node, int64_t but, const char *why)
+void control_withdraw(struct engine *e, int64_t node, const char *why)
 {
-	for (size_t s = 0; s < ARRAY_SIZE(unsent); s++) {
-		int64_t ids[BATCH];
-		const int n = request_of_node(e->cat, node, unsent[s], ids, BATCH);
+	int64_t ids[BATCH], after = 0;
+	int n;
 
-		for (int i = 0; i < n; i++)
-			if (ids[i] != but)
-				withdraw(e, ids[i], why);
-	}
+	while ((n = request_unsent_of_node(e->cat, node, after, ids, BATCH)) > 0)
+		for (int i = 0; i < n; i++) {
+			after = ids[i];
+			withdraw(e, ids[i], why);
+		}
 }
 
 void engine_removed(struct engine *e, int64_t node)
 {
-	control_withdraw(e, node, 0, removed);
-}
-
-void control_recover(struct engine *e)
-{
-	for (size_t s = 0; s < ARRAY_SIZE(unsent); s++) {
-		int64_t ids[BATCH], after = 0;
-		int n;
-
-		while ((n = request_list(e->cat, unsent[s], INT64_MAX, after, ids, BATCH)) > 0)
-			for (int i = 0; i < n; i++) {
-				after = ids[i];
-				if (!request_has_file(e->cat, ids[i]))
-					withdraw(e, ids[i], removed);
-			}
-	}
+	control_withdraw(e, node, "the prompt was removed before it was sent");
 }

@@ -100,7 +100,7 @@ static void day_began(struct timer *timer)
 		wait = wait < 1000 ? 1000 : 3600 * 1000;
 	timer_set(&e->timers, timer, clock_mono_ms() + wait);
 	if (e->config.max_spend >= 0)
-		submit_unhold(e);
+		submit_unhold(e, false);
 }
 
 /* Sent POSTs get their time to be answered: what is not answered by then stays `sending`. */
@@ -116,12 +116,10 @@ static void *engine_main(void *arg)
 {
 	struct engine *e = arg;
 
-	submit_recover(e);
+	account_start(e); /* what is found unknown asks for the balance */
+	answer_recover(e);
 	follow_recover(e);
-	control_recover(e);
 	commit_recover(e);
-	pictures_start(e);
-	account_start(e);
 	day_began(&e->midnight);
 	e->kicked = true;
 	while (run_commands(e)) {
@@ -132,6 +130,7 @@ static void *engine_main(void *arg)
 		}
 		net_run(e->net,
 			e->kicked ? 0 : timers_wait_ms(&e->timers, clock_mono_ms(), -1));
+		pictures_turn(e);
 	}
 	finish_posts(e);
 	return NULL;
@@ -160,21 +159,20 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 					: xstrdup("control");
 	if (e->config.sending_max <= 0)
 		e->config.sending_max = 4;
+	if (e->config.running_max <= 0)
+		e->config.running_max = INT32_MAX;
 	e->cat = cat;
 	if (events)
 		e->events = *events;
-	e->gate.fire = submit_gate_opened;
 	e->midnight.fire = day_began;
 	pthread_mutex_init(&e->lock, NULL);
 	list_init(&e->commands);
 	list_init(&e->flights);
 	list_init(&e->errands);
-	list_init(&e->settling);
 	list_init(&e->adoptions);
 	catalogue_models_load(cat, &e->models, &(int64_t){0});
 
-	CLEANUP_FREE char *idempotent = catalogue_setting(cat, "idempotent");
-	e->idempotent = idempotent && strcmp(idempotent, "1") == 0;
+	submit_init(e);
 
 	const struct net_config net = {.hub = origin, .key = e->config.key};
 	e->net = net_create(&net, error);
@@ -188,8 +186,10 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 
 int engine_start(struct engine *e)
 {
-	const int rc = thread_start(&e->thread, "engine", engine_main, e);
+	int rc = pictures_start(e);
 
+	if (rc == 0)
+		rc = thread_start(&e->thread, "engine", engine_main, e);
 	e->running = rc == 0;
 	return rc;
 }
@@ -206,6 +206,7 @@ void engine_stop(struct engine *e, int64_t grace_ms)
 	pthread_join(e->thread, NULL);
 	e->running = false;
 
+	answer_release(e);
 	adopt_release(e, -ENOTCONN);
 	pictures_release(e);
 	follow_release(e);

@@ -31,6 +31,7 @@ struct engine_config {
 	int64_t max_spend;	 /* credits a day; -1: no limit */
 	int64_t settle_ms;	 /* from the last close to the commit */
 	bool eager;		 /* download pictures at success */
+	int read_ahead;		 /* pictures fetched ahead of a reader of several; 0: none */
 	int sending_max;	 /* POSTs under way at once; 0: 4 */
 	int running_max;	 /* generations in flight at once, sent or polled; 0: no limit */
 };
@@ -125,6 +126,8 @@ struct picture;
  * row id; -ENOENT. */
 int picture_open(struct engine *e, int64_t image, struct picture **out);
 void picture_close(struct picture *p);
+/* A reader's first byte is about to be read: those that follow may be fetched ahead. */
+void picture_begin(struct picture *p);
 /* A descriptor on which bytes [offset, offset+len) of the picture (cut at its size) may be pread
  * now, valid until picture_close(); -EAGAIN when they are not here yet. *complete is set when the
  * whole picture is here and checked. */

@@ -134,32 +134,51 @@ static size_t listed_count(const struct flight *f)
 	return n;
 }
 
-static void succeed(struct flight *f)
+/* Moves the requests that wait for this generation: one, but where the hub answered two orders with
+ * one id. What was not charged as dearly as it might have been is left of the budget for others. */
+static void end_requests(struct flight *f, void (*end)(struct flight *f, struct request *r, void *arg),
+	void *arg)
 {
 	struct engine *e = f->e;
-	struct generation g;
-	struct request r;
+	int64_t id = 0;
+
+	while (request_running_of_generation(e->cat, f->generation, id, &id, 1) > 0) {
+		struct request r;
+
+		if (request_get(e->cat, id, &r) < 0)
+			continue;
+		end(f, &r, arg);
+		if (e->config.max_spend >= 0 && r.charged >= 0 && r.charged < r.price_high)
+			submit_unhold(e, false);
+		request_release(&r);
+	}
+}
+
+static void succeed_one(struct flight *f, struct request *r, void *arg)
+{
+	struct engine *e = f->e;
+	const struct generation *g = arg;
 	const size_t listed = listed_count(f);
 
+	r->charged = g->credits;
+	r->balance_after = account_known_balance(e, NULL);
+	life_move(e, r, REQUEST_SUCCEEDED, DB_NORMAL, &answer_settle,
+		listed < f->n_probes
+			? "succeeded: %zu of %zu pictures, %lld credits; the others cannot be reached, "
+			  "which is tried again"
+			: "succeeded: %zu of %zu pictures, %lld credits",
+		listed, f->n_probes, (long long)g->credits);
+}
+
+static void succeed(struct flight *f)
+{
+	struct generation g;
+
 	f->concluded = true;
-	if (f->request == 0 || request_get(e->cat, f->request, &r) < 0)
+	if (generation_get(f->e->cat, f->generation, &g) < 0)
 		return;
-	if (r.state == REQUEST_RUNNING && generation_get(e->cat, f->generation, &g) == 0) {
-		r.charged = g.credits;
-		r.balance_after = account_known_balance(e, NULL);
-		catalogue_begin(e->cat, DB_NORMAL);
-		if (g.credits >= 0)
-			request_charge_settle(e->cat, r.id, g.credits);
-		const int rc = life_move(e, &r, REQUEST_SUCCEEDED, DB_NORMAL,
-			listed < f->n_probes
-				? "succeeded: %zu of %zu pictures, %lld credits; the others cannot be "
-				  "reached, which is tried again"
-				: "succeeded: %zu of %zu pictures, %lld credits",
-			listed, f->n_probes, (long long)g.credits);
-		catalogue_end(e->cat, rc);
-		generation_release(&g);
-	}
-	request_release(&r);
+	end_requests(f, succeed_one, &g);
+	generation_release(&g);
 }
 
 /* Concludes when every picture was listed or tried often enough and the balance is known, and ends
@@ -182,33 +201,33 @@ static void conclude(struct flight *f)
 		flight_end(f);
 }
 
-static void fail_request(struct flight *f, const struct wire_generation *w, const char *why)
+struct failure {
+	const struct wire_generation *w; /* NULL: the hub no longer knows it */
+	const char *why;
+};
+
+static void fail_one(struct flight *f, struct request *r, void *arg)
 {
-	struct engine *e = f->e;
-	struct request r;
+	const struct failure *failure = arg;
+	const struct wire_generation *w = failure->w;
+	const bool credits = w && w->error_code &&
+		outcome_from_http(402, w->error_code) == OUTCOME_NO_CREDITS;
 
-	if (f->request == 0 || request_get(e->cat, f->request, &r) < 0)
-		return;
-	if (r.state == REQUEST_RUNNING) {
-		const bool credits = w && w->error_code &&
-			outcome_from_http(402, w->error_code) == OUTCOME_NO_CREDITS;
-
-		r.reason = credits ? OUTCOME_NO_CREDITS : OUTCOME_GENERATION_FAILED;
-		r.charged = w && w->credits >= 0 ? w->credits : 0;
-		free(r.text);
-		r.text = xstrdup(why);
-		catalogue_begin(e->cat, DB_NORMAL);
-		request_charge_settle(e->cat, r.id, r.charged);
-		catalogue_end(e->cat,
-			life_move(e, &r, REQUEST_FAILED, DB_NORMAL, "failed: %s; %s", why,
-				r.charged > 0 ? "charged" : "not charged"));
-	}
-	request_release(&r);
+	r->reason = credits ? OUTCOME_NO_CREDITS : OUTCOME_GENERATION_FAILED;
+	/* A failure is refunded, by the hub's word; when the hub has lost it, nobody knows. */
+	r->charged = !w ? -1 : w->credits > 0 ? w->credits : 0;
+	free(r->text);
+	r->text = xstrdup(failure->why);
+	life_move(f->e, r, REQUEST_FAILED, DB_NORMAL, &answer_settle, "failed: %s; %s",
+		failure->why,
+		r->charged > 0	  ? "charged"
+		: r->charged == 0 ? "not charged"
+				  : "it may have been charged");
 }
 
 static void end_failed(struct flight *f, const struct wire_generation *w, const char *why)
 {
-	fail_request(f, w, why);
+	end_requests(f, fail_one, &(struct failure){w, why});
 	tell_generation(f);
 	account_want_balance(f->e);
 	flight_end(f);
@@ -330,8 +349,8 @@ static void probe_now(struct timer *timer)
 		return;
 	p->head_len = 0;
 	if (i.url)
-		p->call = net_get_picture(p->flight->e->net, i.url, 0, PICTURE_HEAD_BYTES,
-			probe_data, probe_done, p);
+		p->call = net_get_picture(p->flight->e->net, NET_WANTED, i.url, 0,
+			PICTURE_HEAD_BYTES, probe_data, probe_done, p);
 	image_release(&i);
 }
 
@@ -507,6 +526,9 @@ static void advance(struct flight *f, const struct wire_generation *w)
 static void poll_trouble(struct flight *f, const struct net_reply *reply)
 {
 	if (reply->outcome == OUTCOME_NOT_FOUND) {
+		/* Perhaps only the address that the hub gave is wrong. */
+		free(f->poll_url);
+		f->poll_url = NULL;
 		if (++f->missing >= LOST_POLLS) {
 			end_failed(f, NULL, "the hub no longer knows this generation");
 			return;
@@ -581,6 +603,8 @@ void follow_start(struct engine *e, int64_t generation, int64_t request,
 		e->n_flights++;
 		generation_release(&g);
 	}
+	if (f->request == 0)
+		f->request = request; /* looked up by its id before its order's answer came */
 	tell_generation(f);
 	if (w) {
 		advance(f, w);

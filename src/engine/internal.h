@@ -5,10 +5,12 @@
  * engine_post(). `lock` is a leaf: nothing is called with it held.
  *
  *	commit.c	the commit rule: a file of /requests → a queued request
- *	submit.c	the queue: holds, the budget, the paid POST and its outcome
+ *	judge.c		whether a queued request may be sent: pause, price, budget, balance
+ *	submit.c	the queue and the sending: the gate, the intent, the paid POST
+ *	answer.c	what came of a POST; start-up
  *	follow.c	polls; success; the pictures' sizes
  *	account.c	models, balance, whether the hub answers
- *	pictures.c	downloads and the disk cache (cache.h)
+ *	pictures.c	pictures (picture.h): readers; fetch.c, keep.c, ahead.c, cache.c
  *	adopt.c		generations that others started
  *	control.c	the verbs
  *	words.c		everything said to people; text.c serves it
@@ -67,16 +69,23 @@ struct engine {
 	/* The queue (thread). */
 	bool kicked;		  /* look at the queue in this turn */
 	struct timer gate;	  /* armed: nothing is sent before it fires */
-	int64_t gate_delay_ms;	  /* back-off while the hub cannot be reached */
+	int64_t gate_delay_ms;	  /* back-off while the hub cannot be reached; then one at a time */
+	struct timer due;	  /* the next request whose own moment comes */
 	int sending;		  /* POSTs under way */
+	struct list postings;	  /* POSTs under way, and answers not yet written: struct posting */
 	struct list flights;	  /* generations followed: struct flight */
 	int n_flights;
 	void *flight_tree;	  /* the same by generation, tsearch(3) */
 	struct list errands;	  /* arguments of calls that only net's `done` would free */
 	struct timer midnight;	  /* a new day's budget */
-	bool idempotent;	  /* the hub announced it (setting "idempotent") */
+	bool idempotent;	  /* its last good answer announced it (setting "idempotent") */
+	bool keys_heard;	  /* such an answer came since the start */
+	int64_t key_since_ms;	  /* wall: since when this API key is used */
+	bool evidence_wanted;	  /* requests may be unknown without a balance after */
+	int64_t lost_ms;	  /* monotonic: when the last one became so */
+	bool held_anew;		  /* one was refused for its credits: the next balance is news */
 
-	struct list settling;	  /* files waiting for their settle time: struct settle */
+	void *settling;		  /* files waiting for their settle time: tsearch(3), by node */
 	struct refresh models_refresh, balance_refresh;
 	struct list adoptions;	  /* look-ups waiting for the hub: struct adoption */
 
@@ -98,19 +107,52 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error);
 void commit_recover(struct engine *e);
 void commit_release(struct engine *e);
 
-/* control.c: withdraws what was made of a prompt and is not sent, but for the request `but`. */
-void control_withdraw(struct engine *e, int64_t node, int64_t but, const char *why);
-/* The same for prompts that were removed just before the last end of the program. (thread) */
-void control_recover(struct engine *e);
+/* control.c: withdraws what was made of a prompt and is not sent. Not in a transaction. */
+void control_withdraw(struct engine *e, int64_t node, const char *why);
+
+/* judge.c: what is to become of a queued request now. Fills in what the verdict goes by: model,
+ * price, balance; hold, reason and text for those that stop it. (thread) */
+enum verdict {
+	VERDICT_SEND,
+	VERDICT_HOLD,
+	VERDICT_REFUSE,
+	VERDICT_CANCEL,	 /* its file was removed */
+	VERDICT_UNKNOWN, /* it may have arrived before, and this hub knows no keys (any more) */
+	VERDICT_LATER,	 /* it waits for something of its own; the next may go */
+	VERDICT_WAIT,	 /* the queue waits: for models, for the balance */
+};
+enum verdict judge(struct engine *e, struct request *r);
+/* Puts held requests back that may go now: a price, a new day, the end of a pause, credits; rose:
+ * the balance has just become more. Any thread. */
+void submit_unhold(struct engine *e, bool rose);
 
 /* submit.c (thread) */
+void submit_init(struct engine *e);
 void submit_queue(struct engine *e);
-void submit_recover(struct engine *e);
-/* A balance read after requests became unknown: kept with them. (thread) */
-void submit_evidence(struct engine *e, int64_t balance);
-void submit_gate_opened(struct timer *timer);
-/* Puts held requests back that may go now: more credits, a price, a new day. Any thread. */
-void submit_unhold(struct engine *e);
+/* Nothing is sent for so long, nor for less than an earlier call said. */
+void submit_pause(struct engine *e, int64_t wait_ms, const char *why);
+void submit_back_off(struct engine *e, const char *why);
+void submit_resume(struct engine *e);
+/* A good answer of the hub, body and all: it announces that it knows repeated requests by their key,
+ * or it does not (any more). A gateway's error, or an answer that was cut, says nothing of the hub. */
+void submit_heard(struct engine *e, const struct net_reply *reply);
+
+/* answer.c (thread) */
+/* The argument for net_post_order() of a request: given to answer_post(), or to answer_drop() when
+ * no call was made. */
+struct posting *answer_expect(struct engine *e, const struct request *r);
+void answer_drop(struct posting *p);
+void answer_post(void *arg, const struct net_reply *reply);
+/* What was `sending` when the program ended. */
+void answer_recover(struct engine *e);
+/* A request has become unknown: asks for the balance after. */
+void answer_lost(struct engine *e);
+/* A balance that was asked for at asked_ms (monotonic): evidence for what became unknown before. */
+void answer_evidence(struct engine *e, int64_t balance, int64_t asked_ms);
+/* A last try to write what could not be written; after the thread has ended. */
+void answer_release(struct engine *e);
+/* With a move to a state that ends or gives back a try: settles its charge by r->charged. */
+extern const struct life_with answer_settle;
 
 /* follow.c (thread) */
 void follow_recover(struct engine *e);
@@ -131,10 +173,11 @@ void account_start(struct engine *e);
 void account_release(struct engine *e);
 void account_want_models(struct engine *e);  /* (thread) */
 void account_want_balance(struct engine *e); /* (thread) */
+bool account_balance_failed(const struct engine *e); /* the last question had no answer (thread) */
 /* The answer of GET credits: keeps what it says. (thread) */
 void account_balance_reply(struct engine *e, const struct net_reply *reply);
-/* A balance that came with another answer. (thread) */
-void account_balance(struct engine *e, const struct wire_balance *b);
+/* A balance that came with an answer, whose call began at asked_ms (monotonic). (thread) */
+void account_balance(struct engine *e, const struct wire_balance *b, int64_t asked_ms);
 /* Holds a parsed prompt against the models known now (prompt_check). Any thread. */
 int account_check(struct engine *e, const struct prompt *p, size_t n_references, char **error);
 /* What an order would take: the model (the hub's first when it names none) and its price. -EAGAIN
@@ -155,9 +198,11 @@ void adopt_release(struct engine *e, int error);
 
 /* pictures.c */
 struct pictures *pictures_create(struct engine *e, char **error);
-void pictures_start(struct engine *e);	 /* (thread) */
-void pictures_release(struct engine *e); /* (thread): ends downloads, answers waiters */
+int pictures_start(struct engine *e);	 /* its own thread; a negative errno */
+void pictures_release(struct engine *e); /* ends it and the downloads, answers waiters */
 void pictures_destroy(struct pictures *p);
+/* At the end of each turn of the loop. (thread) */
+void pictures_turn(struct engine *e);
 /* The picture is listed: downloads it now when config.eager. (thread) */
 void pictures_listed(struct engine *e, int64_t image);
 /* Downloads a picture whose size the server did not tell: calls done(arg, size, type, width,

@@ -12,7 +12,8 @@ static const struct {
 	unsigned ways;
 	bool rests;
 } states[REQUEST_STATES] = {
-	[REQUEST_QUEUED] = {"queued", TO(HELD) | TO(SENDING) | TO(REFUSED) | TO(CANCELED), false},
+	[REQUEST_QUEUED] = {"queued",
+		TO(HELD) | TO(SENDING) | TO(REFUSED) | TO(UNKNOWN) | TO(CANCELED), false},
 	[REQUEST_HELD] = {"held", TO(QUEUED) | TO(CANCELED), true},
 	[REQUEST_SENDING] = {"sending",
 		TO(RUNNING) | TO(FAILED) | TO(REFUSED) | TO(UNKNOWN) | TO(QUEUED) | TO(HELD), false},
@@ -60,33 +61,55 @@ static const char *broken(const struct request *r, enum request_state state)
 	}
 }
 
-int life_move(struct engine *e, struct request *r, enum request_state to,
-	enum db_durability durability, const char *log_format, ...)
+/* The transaction: what goes with the move, the invariants, the row, the log line. */
+static int write_move(struct engine *e, struct request *r, enum request_state from,
+	enum db_durability durability, const struct life_with *with, const char *line)
 {
-	const enum request_state from = r->state;
-	const char *bad = life_may(from, to) ? broken(r, to) : "no such way";
-	CLEANUP_FREE char *line = NULL;
-	va_list args;
+	catalogue_begin(e->cat, durability);
+	int rc = with ? with->write(e, r, with->arg) : 0;
+	const char *bad = rc == 0 ? broken(r, r->state) : NULL;
 
 	if (bad) {
 		log_error("request %lld: %s to %s: %s", (long long)r->id, life_name(from),
-			life_name(to), bad);
+			life_name(r->state), bad);
+		rc = -EINVAL;
+	}
+	if (rc == 0)
+		rc = request_change(e->cat, r, from, durability, line);
+	return catalogue_end(e->cat, rc);
+}
+
+static int move(struct engine *e, struct request *r, enum request_state to,
+	enum db_durability durability, const struct life_with *with, const char *line)
+{
+	const enum request_state from = r->state;
+
+	if (!life_may(from, to)) {
+		log_error("request %lld: %s to %s: no such way", (long long)r->id, life_name(from),
+			life_name(to));
 		return -EINVAL;
 	}
-	va_start(args, log_format);
-	if (vasprintf(&line, log_format, args) < 0)
-		line = NULL;
-	va_end(args);
-
 	r->state = to;
-	int rc = request_change(e->cat, r, from, durability, line);
+	const int rc = write_move(e, r, from, durability, with, line);
 	if (rc < 0) {
 		r->state = from;
 		return rc;
 	}
-	log_debug("%s: %s", r->path, line ? line : life_name(to));
+	/* Committed: only now may anybody hear of it, or lose what an undone move would need. */
+	log_debug("%s: %s", r->path, line);
 	if (to == REQUEST_SUCCEEDED || to == REQUEST_CANCELED)
 		request_refs_remove(e->cat, r->key);
 	engine_tell(e, CHANGE_REQUEST, r->node, r->id, r->generation, 0);
 	return 0;
+}
+
+int life_move(struct engine *e, struct request *r, enum request_state to,
+	enum db_durability durability, const struct life_with *with, const char *log_format, ...)
+{
+	va_list args;
+
+	va_start(args, log_format);
+	CLEANUP_FREE char *line = xvasprintf(log_format, args);
+	va_end(args);
+	return move(e, r, to, durability, with, line);
 }

@@ -1,55 +1,52 @@
 /*
- * The queue: which request goes next, what holds it, the paid POST, and what its outcome means.
+ * The queue and the sending: which request goes next, the gate that holds all of them back, the
+ * intent and the paid POST.
  *
- * Money is decided here. The transition to `sending` is durable, with the row of the charge, before
- * net_post_order() is called; from then on only the answer, or the certainty that nothing left this
- * machine, moves the request (DESIGN.md, section 4).
+ * The transition to `sending` is durable, with the row of the charge, before net_post_send() is
+ * called; from then on only the answer (answer.c) moves the request. What can fail is done before:
+ * the call is made ready first, so that nothing is left between the intent and the sending.
  */
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/internal.h"
 #include "engine/life.h"
 #include <errno.h>
-#include <stdio.h>
+#include <sodium.h>
 
 enum {
 	GATE_FIRST_MS = 1000,
 	GATE_MOST_MS = 60 * 1000,
+	DUE_LEAST_MS = 1000,
+	DUE_MOST_MS = 3600 * 1000, /* the wall clock may be set meanwhile */
+	DUE_SLACK_MS = 20,	   /* two clocks: what the gate waited for is due when it opens */
 	BATCH = 64,
-	BALANCE_OLD_MS = 10 * 1000,
-	RATE_LIMIT_MS = 5000, /* a 429 without Retry-After */
-	RESEND_MAX = 10,      /* POSTs of one request to a hub that knows keys */
 };
 
-/* A POST under way. */
-struct posting {
-	struct list link; /* engine's errands */
-	struct engine *e;
-	int64_t request;
-};
+/* ---- the gate: nothing is sent while the hub cannot be reached or asks for patience ---- */
 
-/* ---- the gate: nothing is sent while the hub cannot be reached or asked for patience ---- */
-
-static void gate_close(struct engine *e, int64_t wait_ms, const char *why)
+void submit_pause(struct engine *e, int64_t wait_ms, const char *why)
 {
+	const int64_t due = clock_mono_ms() + wait_ms;
+
+	if (timer_armed(&e->gate) && e->gate.due_ms >= due)
+		return;
 	pthread_mutex_lock(&e->lock);
 	free(e->gate_why);
 	e->gate_why = xstrdup(why);
 	pthread_mutex_unlock(&e->lock);
-	timer_set(&e->timers, &e->gate, clock_mono_ms() + wait_ms);
+	timer_set(&e->timers, &e->gate, due);
 }
 
-static void gate_back_off(struct engine *e, const char *why)
+void submit_back_off(struct engine *e, const char *why)
 {
 	e->gate_delay_ms =
 		e->gate_delay_ms ? backoff_next(e->gate_delay_ms, GATE_MOST_MS) : GATE_FIRST_MS;
-	gate_close(e, backoff_jitter(e->gate_delay_ms), why);
+	submit_pause(e, backoff_jitter(e->gate_delay_ms), why);
 }
 
-void submit_gate_opened(struct timer *timer)
+void submit_resume(struct engine *e)
 {
-	struct engine *e = CONTAINER_OF(timer, struct engine, gate);
-
+	timer_cancel(&e->timers, &e->gate);
 	pthread_mutex_lock(&e->lock);
 	free(e->gate_why);
 	e->gate_why = NULL;
@@ -57,108 +54,64 @@ void submit_gate_opened(struct timer *timer)
 	e->kicked = true;
 }
 
-/* ---- before: may it go? ---- */
-
-enum verdict { VERDICT_SEND, VERDICT_HOLD, VERDICT_REFUSE, VERDICT_WAIT };
-
-static bool paused(struct engine *e)
+static void gate_opens(struct timer *timer)
 {
-	CLEANUP_FREE char *set = catalogue_setting(e->cat, "paused");
-
-	return set && strcmp(set, "1") == 0;
+	submit_resume(CONTAINER_OF(timer, struct engine, gate));
 }
 
-static enum verdict hold(struct request *r, enum hold why, char *text)
+static void due_now(struct timer *timer)
 {
-	r->hold = why;
-	free(r->text);
-	r->text = text;
-	return VERDICT_HOLD;
+	CONTAINER_OF(timer, struct engine, due)->kicked = true;
 }
 
-static enum verdict over_budget(struct engine *e, struct request *r)
+/* ---- what is known of the hub: whether it takes a key again for the same charge ---- */
+
+/* The key is not kept in the catalogue, only whether it is still the same: another key may be
+ * another account, where what it sends again would be charged again. */
+static void compare_key(struct engine *e)
 {
-	const int64_t spent =
-		request_spent_since(e->cat, clock_day_start_ms(clock_wall_ms()));
+	unsigned char hash[16];
+	char now[2 * sizeof hash + 1];
+	const char *key = e->config.key ? e->config.key : "";
+	CLEANUP_FREE char *before = catalogue_setting(e->cat, "key_hash");
+	CLEANUP_FREE char *since = catalogue_setting(e->cat, "key_since");
 
-	if (spent + r->price_high <= e->config.max_spend)
-		return VERDICT_SEND;
-	return hold(r, HOLD_BUDGET,
-		xasprintf("it may cost %lld credits, and of the day's budget of %lld there are "
-			  "%lld left",
-			(long long)r->price_high, (long long)e->config.max_spend,
-			(long long)(spent > e->config.max_spend ? 0
-								: e->config.max_spend - spent)));
-}
-
-/* An old balance holds nothing back: it is asked for anew first. */
-static enum verdict over_balance(struct engine *e, struct request *r)
-{
-	int64_t as_of;
-	const int64_t balance = account_known_balance(e, &as_of);
-
-	r->balance_before = balance;
-	if (balance < 0 || r->price_low <= balance)
-		return VERDICT_SEND;
-	if (clock_wall_ms() - as_of > BALANCE_OLD_MS) {
-		account_want_balance(e);
-		return VERDICT_WAIT;
+	crypto_generichash(hash, sizeof hash, (const unsigned char *)key, strlen(key), NULL, 0);
+	sodium_bin2hex(now, sizeof now, hash, sizeof hash);
+	if (before && since && strcmp(before, now) == 0) {
+		e->key_since_ms = strtoll(since, NULL, 10);
+		return;
 	}
-	return hold(r, HOLD_BALANCE,
-		xasprintf("it costs %lld credits and the balance is %lld",
-			(long long)r->price_low, (long long)balance));
+	e->key_since_ms = clock_wall_ms();
+	CLEANUP_FREE char *text = xasprintf("%lld", (long long)e->key_since_ms);
+	catalogue_begin(e->cat, DB_NORMAL);
+	const int rc = catalogue_set(e->cat, "key_since", text);
+	catalogue_end(e->cat, rc < 0 ? rc : catalogue_set(e->cat, "key_hash", now));
 }
 
-static enum verdict judge_price(struct engine *e, struct request *r, const struct quote *q)
+void submit_init(struct engine *e)
 {
-	r->price_low = q->price_low;
-	r->price_high = q->price_high;
-	if (!q->priced && !r->approved)
-		return hold(r, HOLD_PRICE, NULL);
-	if (e->config.max_spend >= 0 && !r->approved) {
-		const enum verdict v = over_budget(e, r);
-		if (v != VERDICT_SEND)
-			return v;
-	}
-	if (r->approved) {
-		r->balance_before = account_known_balance(e, NULL);
-		return VERDICT_SEND;
-	}
-	return over_balance(e, r);
+	CLEANUP_FREE char *idempotent = catalogue_setting(e->cat, "idempotent");
+
+	e->gate.fire = gate_opens;
+	e->due.fire = due_now;
+	e->idempotent = idempotent != NULL;
+	list_init(&e->postings);
+	compare_key(e);
 }
 
-static enum verdict judge(struct engine *e, struct request *r)
+void submit_heard(struct engine *e, const struct net_reply *reply)
 {
-	CLEANUP_FREE char *why = NULL;
-	struct quote q;
-	enum verdict v;
-
-	if (paused(e))
-		return hold(r, HOLD_PAUSED, NULL);
-
-	const int rc = account_quote(e, &r->order, (size_t)r->n_references, &q, &why);
-	if (rc == -EAGAIN && !account_models_answered(e))
-		return VERDICT_WAIT;
-	if (rc == -EAGAIN && !r->order.model)
-		return hold(r, HOLD_PRICE,
-			xstrdup("the hub lists no models; name one (model: …) at the prompt's top"));
-	if (rc == -EINVAL) {
-		r->reason = OUTCOME_INVALID_REQUEST;
-		free(r->text);
-		r->text = why;
-		why = NULL;
-		return VERDICT_REFUSE;
-	}
-	if (!r->order.model)
-		r->order.model = xstrdup(q.model);
-	v = judge_price(e, r, &q);
-	free(q.model);
-	return v;
+	if (!e->keys_heard)
+		e->kicked = true;
+	e->keys_heard = true;
+	if (e->idempotent == reply->idempotent)
+		return;
+	e->idempotent = reply->idempotent;
+	catalogue_set(e->cat, "idempotent", e->idempotent ? "1" : NULL);
 }
 
-/* ---- the POST ---- */
-
-static void post_done(void *arg, const struct net_reply *reply);
+/* ---- the intent and the POST ---- */
 
 static int collect_references(struct engine *e, const struct request *r,
 	struct net_reference **out, size_t *count)
@@ -166,9 +119,7 @@ static int collect_references(struct engine *e, const struct request *r,
 	struct request_reference *refs;
 
 	const int rc = request_references(e->cat, r->id, &refs, count);
-	if (rc < 0)
-		return rc;
-	*out = xcalloc(*count + 1, sizeof **out);
+	*out = xcalloc(*count, sizeof **out);
 	for (size_t i = 0; i < *count; i++)
 		(*out)[i] = (struct net_reference){
 			.path = request_refs_path(e->cat, r->key, refs[i].file),
@@ -176,7 +127,7 @@ static int collect_references(struct engine *e, const struct request *r,
 			.mime = xstrdup(refs[i].mime),
 		};
 	request_references_free(refs, *count);
-	return 0;
+	return rc;
 }
 
 static void references_free(struct net_reference *refs, size_t count)
@@ -189,367 +140,174 @@ static void references_free(struct net_reference *refs, size_t count)
 	free(refs);
 }
 
+static int write_charge(struct engine *e, struct request *r, void *arg)
+{
+	(void)arg;
+	const int rc = request_charge_open(e->cat, r->id, r->price_high > 0 ? r->price_high : 0);
+
+	/* What goes again under its key is the same charge, and counts once. */
+	return rc < 0 || r->reason == OUTCOME_OK ? rc : request_charge_merge(e->cat, r->id);
+}
+
 /* The intent, durable: from here on the request counts as paid until the hub says otherwise. */
 static int intend(struct engine *e, struct request *r)
 {
-	const int64_t estimate = r->price_high > 0 ? r->price_high : 0;
+	static const struct life_with charge = {write_charge, NULL};
 
 	r->hold = HOLD_NONE;
-	r->reason = OUTCOME_OK;
-	free(r->text);
-	r->text = NULL;
 	r->attempts++;
 	r->not_before_ms = 0;
 	r->sent_ms = clock_wall_ms();
 	r->charged = -1;
 	r->balance_after = -1;
-
-	catalogue_begin(e->cat, DB_FULL);
-	/* To a hub that knows the key, a second sending is the same charge. */
-	int rc = e->idempotent && r->attempts > 1 ? request_charge_settle(e->cat, r->id, 0) : 0;
-	if (rc >= 0)
-		rc = request_charge_open(e->cat, r->id, estimate);
-	if (rc >= 0)
-		rc = life_move(e, r, REQUEST_SENDING, DB_FULL, "sending to %s (try %d, %s)",
-			e->config.hub, r->attempts, r->order.model);
-	return catalogue_end(e->cat, rc < 0 ? rc : 0);
+	return life_move(e, r, REQUEST_SENDING, DB_FULL, &charge, "sending to %s (try %d, %s)",
+		e->config.hub, r->attempts, r->order.model);
 }
 
-static int send(struct engine *e, struct request *r)
+static int refuse_here(struct engine *e, struct request *r, char *why)
 {
-	struct net_reference *refs = NULL;
-	size_t count = 0;
+	r->reason = OUTCOME_LOCAL;
+	free(r->text);
+	r->text = why;
+	return life_move(e, r, REQUEST_REFUSED, DB_NORMAL, NULL, "refused before sending: %s", why);
+}
+
+static int send(struct engine *e, struct request *r, const struct net_reference *refs, size_t count)
+{
 	CLEANUP_FREE char *key = xasprintf("%s-%d", r->key, r->retries);
+	char *why = NULL;
+	struct posting *p = answer_expect(e, r);
+	struct net_call *call =
+		net_post_order(e->net, &r->order, refs, count, key, answer_post, p, &why);
+
+	if (!call) {
+		answer_drop(p);
+		return refuse_here(e, r, why);
+	}
+	const int rc = intend(e, r);
+	if (rc < 0) {
+		net_cancel(call);
+		answer_drop(p);
+		return rc;
+	}
+	e->sending++;
+	net_post_send(call);
+	return 0;
+}
+
+static int send_with_references(struct engine *e, struct request *r)
+{
+	struct net_reference *refs;
+	size_t count;
 
 	int rc = collect_references(e, r, &refs, &count);
 	if (rc == 0)
-		rc = intend(e, r);
-	if (rc == 0) {
-		struct posting *p = xcalloc(1, sizeof *p);
-
-		*p = (struct posting){.e = e, .request = r->id};
-		list_append(&e->errands, &p->link);
-		e->sending++;
-		net_post_order(e->net, &r->order, refs, count, key, post_done, p);
-	}
+		rc = send(e, r, refs, count);
 	references_free(refs, count);
 	return rc;
 }
 
 /* ---- the queue ---- */
 
+static const char *said(const struct request *r)
+{
+	return r->text ? r->text : "see .error";
+}
+
+static int carry_out(struct engine *e, struct request *r, enum verdict verdict)
+{
+	switch (verdict) {
+	case VERDICT_SEND:
+		return send_with_references(e, r);
+	case VERDICT_HOLD:
+		return life_move(e, r, REQUEST_HELD, DB_NORMAL, NULL, "held: %s", said(r));
+	case VERDICT_REFUSE:
+		return life_move(e, r, REQUEST_REFUSED, DB_NORMAL, NULL,
+			"refused before sending: %s", said(r));
+	case VERDICT_CANCEL:
+		return life_move(e, r, REQUEST_CANCELED, DB_FULL, NULL,
+			"canceled: %s was removed before it was sent", r->path);
+	case VERDICT_UNKNOWN:
+		answer_lost(e);
+		return life_move(e, r, REQUEST_UNKNOWN, DB_FULL, NULL,
+			"unknown: %s; it is not sent again: the hub no longer knows repeated "
+			"requests, or the API key is another",
+			said(r));
+	default:
+		return 0;
+	}
+}
+
 /* False when the queue has to wait. */
 static bool consider(struct engine *e, struct request *r)
 {
-	int rc = 0;
+	const enum verdict verdict = judge(e, r);
+	const int rc = carry_out(e, r, verdict);
 
-	switch (judge(e, r)) {
-	case VERDICT_SEND:
-		rc = send(e, r);
-		break;
-	case VERDICT_HOLD:
-		rc = life_move(e, r, REQUEST_HELD, DB_NORMAL, "held: %s",
-			r->text ? r->text : "see .error");
-		break;
-	case VERDICT_REFUSE:
-		rc = life_move(e, r, REQUEST_REFUSED, DB_NORMAL, "refused before sending: %s",
-			r->text);
-		break;
-	case VERDICT_WAIT:
-		return false;
-	}
-	if (rc < 0 && rc != -ESTALE) {
-		log_error("%s cannot be sent now: %s", r->path, strerror(-rc));
-		gate_back_off(e, strerror(-rc));
-		return false;
-	}
-	return true;
+	/* Somebody else moved it (a cancel): that is seen to. */
+	if (rc == 0 || rc == -ESTALE)
+		return verdict != VERDICT_WAIT;
+	log_error("%s cannot be sent now: %s", r->path, strerror(-rc));
+	submit_back_off(e, strerror(-rc));
+	return false;
 }
 
-/* A queued request that waits for a moment of its own opens the gate's timer then. */
+/* A queued request may wait for a moment of its own (Retry-After) without the gate: after a start. */
 static void wait_for_next(struct engine *e)
 {
 	const int64_t due = request_next_due(e->cat);
+	int64_t wait = due - clock_wall_ms();
 
-	if (due > 0 && !timer_armed(&e->gate))
-		gate_close(e, due > clock_wall_ms() ? due - clock_wall_ms() : 0,
-			"waits before it is tried again");
+	if (due == 0)
+		return;
+	wait = wait < DUE_LEAST_MS ? DUE_LEAST_MS : wait > DUE_MOST_MS ? DUE_MOST_MS : wait;
+	timer_set(&e->timers, &e->due, clock_mono_ms() + wait);
+}
+
+/* How many POSTs may begin: one while nobody knows whether the hub is back. */
+static int room(const struct engine *e)
+{
+	const int most = e->gate_delay_ms > 0 ? 1 : e->config.sending_max;
+	const int left = e->config.running_max - e->n_flights - e->sending;
+
+	if (timer_armed(&e->gate))
+		return 0;
+	return left < most - e->sending ? left : most - e->sending;
+}
+
+/* Considers one by its id; false when the queue has to wait. */
+static bool consider_id(struct engine *e, int64_t id)
+{
+	struct request r;
+	bool go_on = true;
+
+	if (request_get(e->cat, id, &r) < 0)
+		return true; /* unreadable, which was logged; the others go on */
+	if (r.state == REQUEST_QUEUED)
+		go_on = consider(e, &r);
+	request_release(&r);
+	return go_on;
 }
 
 void submit_queue(struct engine *e)
 {
-	const int running_max = e->config.running_max > 0 ? e->config.running_max : INT32_MAX;
 	int64_t ids[BATCH], after = 0;
+	int n;
 
-	if (timer_armed(&e->gate))
-		return;
 	for (;;) {
-		const int room = e->config.sending_max - e->sending;
-		if (room <= 0 || e->n_flights + e->sending >= running_max)
+		const int most = room(e);
+
+		if (most <= 0)
 			return;
-		const int n = request_list(e->cat, REQUEST_QUEUED, clock_wall_ms(), after, ids,
-			room < BATCH ? room : BATCH);
+		n = request_list(e->cat, REQUEST_QUEUED, clock_wall_ms() + DUE_SLACK_MS, after, ids,
+			most < BATCH ? most : BATCH);
 		if (n <= 0)
 			break;
 		for (int i = 0; i < n; i++) {
-			struct request r;
-			bool go_on = true;
-
 			after = ids[i];
-			if (request_get(e->cat, ids[i], &r) < 0)
-				continue;
-			if (r.state == REQUEST_QUEUED)
-				go_on = consider(e, &r);
-			request_release(&r);
-			if (!go_on || timer_armed(&e->gate))
+			if (!consider_id(e, ids[i]) || timer_armed(&e->gate))
 				return;
 		}
 	}
 	wait_for_next(e);
-}
-
-/* ---- after: what the outcome means ---- */
-
-static void set_reason(struct request *r, const struct net_reply *reply)
-{
-	r->reason = reply->outcome;
-	free(r->text);
-	r->text = xstrdup_or_null(reply->message);
-}
-
-static int back_to_queue(struct engine *e, struct request *r, const struct net_reply *reply,
-	int64_t wait_ms)
-{
-	set_reason(r, reply);
-	r->not_before_ms = wait_ms > 0 ? clock_wall_ms() + wait_ms : 0;
-	request_charge_settle(e->cat, r->id, 0);
-	return life_move(e, r, REQUEST_QUEUED, DB_NORMAL, "queued again: %s", reply->message);
-}
-
-static int stop_uncharged(struct engine *e, struct request *r, const struct net_reply *reply,
-	enum request_state state)
-{
-	set_reason(r, reply);
-	r->charged = 0;
-	request_charge_settle(e->cat, r->id, 0);
-	return life_move(e, r, state, DB_FULL, "%s: %s", life_name(state), reply->message);
-}
-
-static int leave_unknown(struct engine *e, struct request *r, enum outcome reason,
-	const char *message)
-{
-	r->reason = reason;
-	free(r->text);
-	r->text = xstrdup(message);
-	account_want_balance(e);
-	return life_move(e, r, REQUEST_UNKNOWN, DB_FULL,
-		"unknown: %s; it may have been charged, and is not sent again by itself", message);
-}
-
-void submit_evidence(struct engine *e, int64_t balance)
-{
-	int64_t ids[BATCH], after = 0;
-	int n;
-
-	while ((n = request_list(e->cat, REQUEST_UNKNOWN, INT64_MAX, after, ids, BATCH)) > 0) {
-		for (int i = 0; i < n; i++) {
-			struct request r;
-
-			after = ids[i];
-			if (request_get(e->cat, ids[i], &r) < 0)
-				continue;
-			if (r.state == REQUEST_UNKNOWN && r.balance_after < 0) {
-				r.balance_after = balance;
-				request_change(e->cat, &r, REQUEST_UNKNOWN, DB_NORMAL, NULL);
-				engine_tell(e, CHANGE_REQUEST, r.node, r.id, 0, 0);
-			}
-			request_release(&r);
-		}
-	}
-}
-
-/* A lost answer: only a hub that replays the answer of the same key may be asked again, and not for
- * ever. */
-static int lost(struct engine *e, struct request *r, const struct net_reply *reply)
-{
-	if (!e->idempotent || r->attempts >= RESEND_MAX)
-		return leave_unknown(e, r, reply->outcome, reply->message);
-	gate_back_off(e, reply->message);
-	set_reason(r, reply);
-	return life_move(e, r, REQUEST_QUEUED, DB_FULL,
-		"queued again: %s (the hub knows repeated requests by their key)", reply->message);
-}
-
-static int hold_for_credits(struct engine *e, struct request *r, const struct net_reply *reply)
-{
-	set_reason(r, reply);
-	r->hold = HOLD_CREDITS;
-	r->approved = false;
-	r->charged = 0;
-	request_charge_settle(e->cat, r->id, 0);
-	account_want_balance(e);
-	/* The others wait until the balance is known, which may hold them as well. */
-	gate_close(e, GATE_FIRST_MS, reply->message);
-	return life_move(e, r, REQUEST_HELD, DB_NORMAL, "held: %s", reply->message);
-}
-
-static int answered(struct engine *e, struct request *r, const struct net_reply *reply)
-{
-	struct wire_generation w;
-	CLEANUP_FREE char *error = NULL;
-	int64_t generation;
-
-	if (wire_generation_decode(reply->body, reply->body_len, &w, &error) < 0) {
-		const struct net_reply unreadable = {
-			.outcome = OUTCOME_UNREADABLE, .message = error};
-
-		return lost(e, r, &unreadable);
-	}
-
-	catalogue_begin(e->cat, DB_FULL);
-	int rc = follow_insert(e, &w, reply->body, r, &generation);
-	if (rc == 0) {
-		r->generation = generation;
-		r->charged = w.credits > 0 ? w.credits : -1;
-		rc = life_move(e, r, REQUEST_RUNNING, DB_FULL, "accepted by the hub as %s, %s",
-			w.id, w.status);
-	}
-	rc = catalogue_end(e->cat, rc);
-	if (rc == 0) {
-		account_balance(e, &w.balance);
-		follow_start(e, generation, r->id, &w);
-	}
-	wire_generation_release(&w);
-	return rc;
-}
-
-static int settle(struct engine *e, struct request *r, const struct net_reply *reply)
-{
-	switch (reply->outcome) {
-	case OUTCOME_OK:
-		return answered(e, r, reply);
-	case OUTCOME_NO_CREDITS:
-		return hold_for_credits(e, r, reply);
-	case OUTCOME_RATE_LIMITED: {
-		const int64_t wait =
-			reply->retry_after_ms >= 0 ? reply->retry_after_ms : RATE_LIMIT_MS;
-		gate_close(e, wait, reply->message);
-		return back_to_queue(e, r, reply, wait);
-	}
-	case OUTCOME_GENERATION_FAILED:
-		return stop_uncharged(e, r, reply, REQUEST_FAILED);
-	case OUTCOME_INVALID_REQUEST:
-	case OUTCOME_MISSING_KEY:
-	case OUTCOME_INVALID_KEY:
-	case OUTCOME_EXPIRED_KEY:
-	case OUTCOME_NOT_FOUND:
-	case OUTCOME_FORBIDDEN:
-	case OUTCOME_TOO_LARGE:
-	case OUTCOME_IDEMPOTENCY_MISMATCH:
-	case OUTCOME_REFUSED:
-		return stop_uncharged(e, r, reply, REQUEST_REFUSED);
-	default:
-		if (reply->sent)
-			return lost(e, r, reply);
-		gate_back_off(e, reply->message);
-		return back_to_queue(e, r, reply, 0);
-	}
-}
-
-static void note_idempotency(struct engine *e, const struct net_reply *reply)
-{
-	if (!reply->idempotent || e->idempotent)
-		return;
-	e->idempotent = true;
-	catalogue_set(e->cat, "idempotent", "1");
-}
-
-static void post_done(void *arg, const struct net_reply *reply)
-{
-	struct posting *p = arg;
-	struct engine *e = p->e;
-	struct request r;
-
-	list_remove(&p->link);
-	e->sending--;
-	e->kicked = true;
-	note_idempotency(e, reply);
-	if (reply->http > 0 && reply->outcome != OUTCOME_RATE_LIMITED)
-		e->gate_delay_ms = 0;
-	if (request_get(e->cat, p->request, &r) == 0) {
-		const int rc = settle(e, &r, reply);
-		/* What cannot be written down stays `sending`, and is `unknown` at the next start. */
-		if (rc < 0)
-			log_error("%s: the hub's answer cannot be kept: %s", r.path, strerror(-rc));
-		request_release(&r);
-	}
-	free(p);
-}
-
-/* ---- start-up, and held requests that may go on ---- */
-
-void submit_recover(struct engine *e)
-{
-	int64_t ids[BATCH], after = 0;
-	int n;
-
-	while ((n = request_list(e->cat, REQUEST_SENDING, INT64_MAX, after, ids, BATCH)) > 0) {
-		for (int i = 0; i < n; i++) {
-			const struct net_reply reply = {.outcome = OUTCOME_CUT,
-				.message = "this program ended before the hub's answer came"};
-			struct request r;
-
-			after = ids[i];
-			if (request_get(e->cat, ids[i], &r) < 0)
-				continue;
-			lost(e, &r, &reply);
-			request_release(&r);
-		}
-	}
-}
-
-static bool may_go_on(struct engine *e, struct request *r)
-{
-	struct quote q = {0};
-	const int64_t balance = account_known_balance(e, NULL);
-
-	switch (r->hold) {
-	case HOLD_BALANCE:
-		return balance >= r->price_low;
-	case HOLD_CREDITS:
-		return balance > r->balance_before && balance >= r->price_low;
-	case HOLD_PRICE:
-		account_quote(e, &r->order, (size_t)r->n_references, &q, NULL);
-		free(q.model);
-		return q.priced;
-	case HOLD_BUDGET:
-		return request_spent_since(e->cat, clock_day_start_ms(clock_wall_ms())) +
-			r->price_high <= e->config.max_spend || e->config.max_spend < 0;
-	default:
-		return r->hold == HOLD_PAUSED && !paused(e);
-	}
-}
-
-void submit_unhold(struct engine *e)
-{
-	int64_t ids[BATCH], after = 0;
-	int n;
-
-	while ((n = request_list(e->cat, REQUEST_HELD, INT64_MAX, after, ids, BATCH)) > 0) {
-		for (int i = 0; i < n; i++) {
-			struct request r;
-
-			after = ids[i];
-			if (request_get(e->cat, ids[i], &r) < 0)
-				continue;
-			if (r.state == REQUEST_HELD && may_go_on(e, &r)) {
-				r.hold = HOLD_NONE;
-				free(r.text);
-				r.text = NULL;
-				life_move(e, &r, REQUEST_QUEUED, DB_NORMAL, "queued again");
-			}
-			request_release(&r);
-		}
-	}
-	engine_kick(e);
 }

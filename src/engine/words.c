@@ -115,21 +115,21 @@ static void add_evidence(struct buf *b, const struct request *r)
 		buf_printf(b, ", after: %lld", (long long)r->balance_after);
 }
 
-/* One that was unknown is let rest, and still may have been charged. */
-static void add_canceled(struct buf *b, const struct request *r)
+/* What it has cost: the hub's word, nothing, or that nobody here knows. */
+static void add_cost(struct buf *b, const struct request *r)
 {
-	switch (r->reason) {
-	case OUTCOME_SERVER_ERROR:
-	case OUTCOME_UNREADABLE:
-	case OUTCOME_HOSTILE:
-	case OUTCOME_TIMEOUT:
-	case OUTCOME_CUT:
-		add_line(b, reason_of(r));
-		buf_addstr(b, "; let rest; it may have been charged");
-		break;
-	default:
-		buf_addstr(b, "withdrawn before it was sent; not charged");
-		break;
+	if (r->charged > 0) {
+		buf_addstr(b, "charged ");
+		add_number(b, r->charged);
+	} else if (!request_may_be_charged(r)) {
+		buf_addstr(b, "not charged");
+	} else {
+		buf_addstr(b, "it may have been charged");
+		if (r->balance_before >= 0) {
+			buf_addstr(b, " (");
+			add_evidence(b, r);
+			buf_addch(b, ')');
+		}
 	}
 }
 
@@ -144,7 +144,9 @@ static void add_body(struct buf *b, const struct request *r, const struct words_
 		break;
 	case REQUEST_HELD:
 		add_line(b, r->text ? r->text : holds[r->hold].why);
-		buf_addstr(b, "; not charged; ");
+		buf_addstr(b, "; ");
+		add_cost(b, r);
+		buf_addstr(b, "; ");
 		add_hold_next(b, r, c->control);
 		break;
 	case REQUEST_SENDING:
@@ -160,26 +162,16 @@ static void add_body(struct buf *b, const struct request *r, const struct words_
 		add_succeeded(b, r, c);
 		break;
 	case REQUEST_FAILED:
-		add_line(b, reason_of(r));
-		buf_addstr(b, r->charged > 0 ? "; charged " : "; not charged");
-		if (r->charged > 0)
-			add_credits(b, r);
-		break;
 	case REQUEST_REFUSED:
-		add_line(b, reason_of(r));
-		buf_addstr(b, "; not charged");
-		break;
 	case REQUEST_UNKNOWN:
 		add_line(b, reason_of(r));
-		buf_addstr(b, "; it may have been charged");
-		if (r->balance_before >= 0) {
-			buf_addstr(b, " (");
-			add_evidence(b, r);
-			buf_addstr(b, ")");
-		}
+		buf_addstr(b, "; ");
+		add_cost(b, r);
 		break;
 	default:
-		add_canceled(b, r);
+		buf_addstr(b, request_may_be_charged(r) ? "given up after its answer was lost; "
+							: "withdrawn before it was sent; ");
+		add_cost(b, r);
 		break;
 	}
 }
@@ -230,7 +222,7 @@ static void add_next(struct buf *b, const struct request *r, const char *control
 static void add_charged(struct buf *b, const struct request *r)
 {
 	buf_addstr(b, "charged: ");
-	if (r->state == REQUEST_UNKNOWN) {
+	if (request_may_be_charged(r)) {
 		buf_addstr(b, "not known");
 		if (r->balance_before >= 0) {
 			buf_addstr(b, "; ");
@@ -280,7 +272,8 @@ char *words_draft_status(const char *text)
 	return buf_take(&b);
 }
 
-char *words_draft_error(const char *path, int err, const char *text, const char *control)
+char *words_draft_error(const char *path, int err, const char *text, bool retried,
+	const char *control)
 {
 	struct buf b;
 
@@ -288,15 +281,15 @@ char *words_draft_error(const char *path, int err, const char *text, const char 
 	buf_printf(&b, "what:    %s is a draft\nwhy:     ", path);
 	add_line(&b, text);
 	buf_addstr(&b, "\ncharged: nothing\nnext:    ");
-	if (err == EINVAL) {
+	if (retried) {
+		buf_addstr(&b, "nothing: it goes on by itself as soon as it can");
+	} else if (err == EINVAL) {
 		buf_addstr(&b, "mend it and save it; when what had to be mended is another file:\n"
 			       "         ");
 		add_command(&b, "again", path, control);
-	} else if (err == EINTR) {
+	} else {
 		buf_addstr(&b, "save it again, or send it as it is: ");
 		add_command(&b, "again", path, control);
-	} else {
-		buf_addstr(&b, "nothing: it goes on by itself as soon as it can");
 	}
 	buf_addch(&b, '\n');
 	return buf_take(&b);

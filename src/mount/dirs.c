@@ -158,6 +158,7 @@ static int fill(struct mount *m, fuse_req_t req, fuse_ino_t dir, struct listing 
 
 struct page {
 	struct mount *m;
+	fuse_ino_t dir;
 	fuse_req_t req;
 	char *bytes;
 	size_t size, used;
@@ -178,7 +179,7 @@ static bool put(struct page *p, const char *name, fuse_ino_t ino, mode_t mode, o
 		e = (struct fuse_entry_param){.ino = ino, .attr = *known,
 			.entry_timeout = 86400, .attr_timeout = node_attr_timeout(ino)};
 	} else if (p->plus && (ino_type(ino) == INO_TREE || ino_type(ino) == INO_IMAGE)) {
-		if (node_entry(p->m, ino, &e) < 0)
+		if (node_entry(p->m, p->dir, ino, &e) < 0)
 			return true; /* it has just gone */
 	}
 	need = p->plus ? fuse_add_direntry_plus(p->req, p->bytes + p->used, p->size - p->used, name,
@@ -249,7 +250,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct listing *l = listing_of(fi);
-	struct page p = {.m = m, .req = req, .bytes = xmalloc(size), .size = size, .plus = plus};
+	struct page p = {.m = m, .dir = ino, .req = req, .bytes = xmalloc(size), .size = size, .plus = plus};
 	int rc = 0;
 
 	pthread_mutex_lock(&l->lock);

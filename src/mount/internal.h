@@ -120,8 +120,8 @@ enum engine_text generation_text_kind(enum generation_text text);
 
 /* Attributes of any inode, st_ino included. -ENOENT. */
 int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st);
-/* The same as an entry, with the timeouts of its kind. */
-int node_entry(struct mount *m, fuse_ino_t ino, struct fuse_entry_param *e);
+/* The same as an entry of a folder, with the timeouts of its kind. */
+int node_entry(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, struct fuse_entry_param *e);
 double node_attr_timeout(fuse_ino_t ino);
 /* Attributes of a generation's folder, without asking the catalogue. */
 void generation_stat(struct mount *m, int64_t id, int64_t created_ms, int64_t changed_ms,

@@ -298,7 +298,9 @@ double node_attr_timeout(fuse_ino_t ino)
 	}
 }
 
-static double entry_timeout(fuse_ino_t ino)
+/* A picture keeps its name in its generation's folder until that name is removed, through the kernel;
+ * beside a prompt it goes with the prompt. */
+static double entry_timeout(fuse_ino_t parent, fuse_ino_t ino)
 {
 	switch (ino_type(ino)) {
 	case INO_STATIC:
@@ -306,6 +308,7 @@ static double entry_timeout(fuse_ino_t ino)
 	case INO_GENERATION:
 		return KEEP;
 	case INO_IMAGE:
+		return ino_type(parent) == INO_GENERATION ? KEEP : SOON;
 	case INO_TEXT:
 	case INO_MODEL:
 		return SOON;
@@ -314,11 +317,11 @@ static double entry_timeout(fuse_ino_t ino)
 	}
 }
 
-int node_entry(struct mount *m, fuse_ino_t ino, struct fuse_entry_param *e)
+int node_entry(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, struct fuse_entry_param *e)
 {
 	*e = (struct fuse_entry_param){.ino = ino,
 		.attr_timeout = node_attr_timeout(ino),
-		.entry_timeout = entry_timeout(ino)};
+		.entry_timeout = entry_timeout(parent, ino)};
 	return node_stat(m, ino, &e->attr);
 }
 
@@ -468,10 +471,10 @@ int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *
 
 /* ---- operations ---- */
 
-static void reply_entry(struct mount *m, fuse_req_t req, fuse_ino_t ino)
+static void reply_entry(struct mount *m, fuse_req_t req, fuse_ino_t parent, fuse_ino_t ino)
 {
 	struct fuse_entry_param e;
-	const int rc = node_entry(m, ino, &e);
+	const int rc = node_entry(m, parent, ino, &e);
 
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
@@ -501,7 +504,8 @@ static void adopted(void *arg, int error, int64_t generation)
 		/* Whoever asked sees it now, and so does everybody. */
 		notifier_announced(m->notifier, STATIC_GENERATIONS,
 			ino_make(INO_GENERATION, generation));
-		reply_entry(m, p->req, ino_make(INO_GENERATION, generation));
+		reply_entry(m, p->req, STATIC_GENERATIONS,
+			ino_make(INO_GENERATION, generation));
 	}
 	parked_free(p);
 }
@@ -544,7 +548,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		reply_entry(m, req, ino);
+		reply_entry(m, req, parent, ino);
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -9,6 +9,7 @@ struct picture_handle {
 	struct picture *picture;
 	int64_t image;
 	atomic_int fd; /* of the finished file; -1 until it is known to be here */
+	atomic_flag begun; /* something was read through this handle */
 };
 
 static struct picture_handle *handle_of(uint64_t fh)
@@ -28,6 +29,7 @@ void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_fil
 	}
 	h->image = ino_id(ino);
 	atomic_init(&h->fd, -1);
+	atomic_flag_clear(&h->begun);
 	fi->fh = (uint64_t)(uintptr_t)h;
 	/* A listed picture never changes: what the kernel has of it stays right. */
 	fi->keep_cache = 1;
@@ -81,6 +83,8 @@ void image_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct 
 	bool complete = false;
 	int fd = atomic_load(&h->fd);
 
+	if (!atomic_flag_test_and_set(&h->begun))
+		picture_begin(h->picture);
 	if (fd < 0) {
 		fd = picture_fd(h->picture, off, size, &complete);
 		if (fd >= 0 && complete)

@@ -12,7 +12,7 @@ enum { ALL_PERMISSIONS = 07777 };
 static void reply_node(struct mount *m, fuse_req_t req, const struct node *n)
 {
 	struct fuse_entry_param e;
-	const int rc = node_entry(m, ino_make(INO_TREE, n->id), &e);
+	const int rc = node_entry(m, ino_make(INO_TREE, n->parent), ino_make(INO_TREE, n->id), &e);
 
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
@@ -74,7 +74,7 @@ static void announce_folder(struct mount *m, fuse_req_t req, const char *name)
 
 	if (rc == 0) {
 		notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, id));
-		rc = node_entry(m, ino_make(INO_GENERATION, id), &e);
+		rc = node_entry(m, STATIC_GENERATIONS, ino_make(INO_GENERATION, id), &e);
 	}
 	if (rc < 0)
 		fuse_reply_err(req, ENOENT);
@@ -145,11 +145,25 @@ static unsigned what_to_set(int to_set)
 	return what;
 }
 
-static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set)
+/* A new size: what was due is so again, whether it could be set or not. */
+static int set_tree_size(struct mount *m, int64_t id, struct stat *attr, int to_set,
+	struct fuse_file_info *fi)
+{
+	struct node n;
+	int rc = fi ? file_write_begin((struct file *)(uintptr_t)fi->fh) : 0;
+
+	engine_disturb(m->engine, id);
+	if (rc == 0)
+		rc = tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
+	if (tree_get(m->cat, id, &n) == 0 && n.pending == PENDING_CLOSED)
+		engine_settle(m->engine, id);
+	return rc;
+}
+
+static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set,
+	struct fuse_file_info *fi)
 {
 	struct timespec now;
-	struct node n;
-	int rc;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
@@ -157,11 +171,8 @@ static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set)
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
 		attr->st_mtim = now;
 	if (to_set & FUSE_SET_ATTR_SIZE)
-		engine_disturb(m->engine, id);
-	rc = tree_setattr(m->cat, id, attr, what_to_set(to_set), &n);
-	if (rc == 0 && (to_set & FUSE_SET_ATTR_SIZE) && n.pending == PENDING_CLOSED)
-		engine_settle(m->engine, id);
-	return rc;
+		return set_tree_size(m, id, attr, to_set, fi);
+	return tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
@@ -171,9 +182,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	struct stat st;
 	int rc = 0;
 
-	(void)fi;
 	if (ino_type(ino) == INO_TREE)
-		rc = set_tree(m, ino_id(ino), attr, to_set);
+		rc = set_tree(m, ino_id(ino), attr, to_set, fi);
 	else if (ino == STATIC_CONTROL)
 		rc = to_set & ~(FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME |
 			       FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_ATIME_NOW |

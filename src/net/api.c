@@ -1,8 +1,8 @@
 /*
- * Calls of the API: the GETs, and the paid POST with its guard.
+ * Calls of the API: the GETs, and how every call ends. The paid POST is post.c's.
  */
 #include "net/internal.h"
-#include "base/log.h"
+#include "base/clock.h"
 #include "base/names.h"
 #include <errno.h>
 #include <stdio.h>
@@ -18,20 +18,21 @@ static size_t body_seen(char *bytes, size_t size, size_t count, void *arg)
 	return size * count;
 }
 
-static struct net_call *api_call(struct net *net, enum call_kind kind, const char *path,
+struct net_call *api_call(struct net *net, enum call_kind kind, const char *path,
 	net_done_fn *done, void *arg)
 {
 	CLEANUP_FREE char *url = xasprintf("%s%s", net->origin, path);
 	struct net_call *c = call_create(net, kind, url, arg);
 
 	c->done = done;
+	c->asked_ms = clock_mono_ms();
 	curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, body_seen);
 	curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
 	c->headers = curl_slist_append(c->headers, "Accept: application/json");
 	return c;
 }
 
-static void add_key(struct net_call *c)
+void api_add_key(struct net_call *c)
 {
 	if (c->net->bearer)
 		c->headers = curl_slist_append(c->headers, c->net->bearer->data);
@@ -45,7 +46,7 @@ static struct net_call *get(struct net *net, const char *path, bool with_key, ne
 	curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)net->config.api_total_ms);
 	curl_easy_setopt(c->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	if (with_key)
-		add_key(c);
+		api_add_key(c);
 	call_start(c);
 	return c;
 }
@@ -73,105 +74,12 @@ struct net_call *net_get_generation(struct net *net, const char *id, const char 
 	curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)net->config.api_total_ms);
 	curl_easy_setopt(c->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(c->easy, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
-	add_key(c);
-	call_start(c);
-	return c;
-}
-
-/* ---- the paid POST ---- */
-
-/* Called when a connection is ready and the request is about to be written: the second time it is
- * libcurl's own re-sending, which is never let out. */
-static int before_request(void *arg, char *ip, char *local_ip, int port, int local_port)
-{
-	struct net_call *c = arg;
-
-	(void)ip;
-	(void)local_ip;
-	(void)port;
-	(void)local_port;
-	if (c->connections++ == 0)
-		return CURL_PREREQFUNC_OK;
-	c->second_try = true;
-	return CURL_PREREQFUNC_ABORT;
-}
-
-static void add_references(struct net_call *c, const struct net_reference *refs, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		curl_mimepart *part = curl_mime_addpart(c->mime);
-
-		curl_mime_name(part, "reference_image");
-		curl_mime_filedata(part, refs[i].path);
-		curl_mime_filename(part, refs[i].name);
-		curl_mime_type(part, refs[i].mime);
-	}
-}
-
-static void set_multipart(struct net_call *c, const struct order *order,
-	const struct net_reference *refs, size_t n)
-{
-	size_t count;
-	struct wire_field *fields = order_fields(order, &count);
-
-	c->mime = curl_mime_init(c->easy);
-	for (size_t i = 0; i < count; i++) {
-		curl_mimepart *part = curl_mime_addpart(c->mime);
-
-		curl_mime_name(part, fields[i].name);
-		curl_mime_data(part, fields[i].value, CURL_ZERO_TERMINATED);
-	}
-	add_references(c, refs, n);
-	wire_fields_free(fields, count);
-	curl_easy_setopt(c->easy, CURLOPT_MIMEPOST, c->mime);
-}
-
-static void set_json(struct net_call *c, const struct order *order)
-{
-	c->json = order_encode(order);
-	c->headers = curl_slist_append(c->headers, "Content-Type: application/json");
-	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, c->json);
-	curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(c->json));
-}
-
-struct net_call *net_post_order(struct net *net, const struct order *order,
-	const struct net_reference *references, size_t n_references, const char *idempotency_key,
-	net_done_fn *done, void *arg)
-{
-	CLEANUP_FREE char *key = xasprintf("Idempotency-Key: %s", idempotency_key);
-	struct net_call *c = api_call(net, CALL_POST, "/api/v1/images/generations", done, arg);
-	CURL *easy = c->easy;
-
-	if (n_references > 0)
-		set_multipart(c, order, references, n_references);
-	else
-		set_json(c, order);
-	add_key(c);
-	c->headers = curl_slist_append(c->headers, key);
-	/* No 100-continue: it would be a round trip more, and one more way to be left unsure. */
-	c->headers = curl_slist_append(c->headers, "Expect:");
-	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
-	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request);
-	curl_easy_setopt(easy, CURLOPT_PREREQDATA, c);
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)net->config.post_total_ms);
-	/* A hub that works before it answers is silent for up to 800 s: only the total counts. */
-	curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 0L);
+	api_add_key(c);
 	call_start(c);
 	return c;
 }
 
 /* ---- the end ---- */
-
-/* Whether a byte of the request may have left: false only when no request was ever begun. */
-static bool may_have_left(const struct net_call *c)
-{
-	long request_size = 0;
-
-	curl_easy_getinfo(c->easy, CURLINFO_REQUEST_SIZE, &request_size);
-	return c->kind != CALL_POST || c->connections > 0 || request_size > 0;
-}
 
 enum outcome outcome_of(const struct net_call *c, CURLcode code)
 {
@@ -245,11 +153,12 @@ void api_finished(struct net_call *c, CURLcode code)
 {
 	CLEANUP_FREE char *message = NULL;
 	long status = 0;
-	struct net_reply reply = {.retry_after_ms = c->retry_after_ms, .idempotent = c->idempotent};
+	struct net_reply reply = {.retry_after_ms = c->retry_after_ms, .idempotent = c->idempotent,
+		.asked_ms = c->asked_ms};
 
 	curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
 	reply.outcome = outcome_of(c, code);
-	reply.sent = may_have_left(c);
+	reply.sent = c->kind != CALL_POST || c->connections > 0;
 	if (reply.outcome == OUTCOME_OK) {
 		reply.http = (int)status;
 		if (status < 200 || status > 299)

@@ -10,13 +10,13 @@
 #include <curl/curl.h>
 
 /* Calls of one kind that may run at once; the others wait, without a connection. Lanes of their own
- * keep downloads from starving polls. */
+ * keep downloads from starving polls, and pictures fetched ahead from starving those that are read. */
 struct lane {
 	int running, max; /* max 0: no limit */
 	struct list waiting; /* net_call.queued */
 };
 
-enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_KINDS };
+enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_AHEAD, CALL_KINDS };
 
 struct net {
 	CURLM *multi;
@@ -46,11 +46,13 @@ struct net_call {
 	/* POST */
 	curl_mime *mime;
 	char *json;
-	int connections; /* how often a request was about to be written */
+	int connections; /* how often the request was about to be written: libcurl calls the guard
+			  * before every request, so 0 means that no byte of it has left */
 	bool second_try; /* the guard ended a second one */
 
 	/* API */
 	net_done_fn *done;
+	int64_t asked_ms;
 
 	/* pictures */
 	net_data_fn *data;
@@ -70,7 +72,17 @@ bool url_has_scheme(const char *url, const char *scheme);
 struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg);
 /* Hands it to the multi handle; done comes later, an immediate failure too. */
 void call_start(struct net_call *call);
+/* Starts it when its lane has room, else leaves it there. */
+void call_queue(struct net_call *call);
 void call_free(struct net_call *call);
+
+/* api.c: a call of the API, not started. */
+struct net_call *api_call(struct net *net, enum call_kind kind, const char *path, net_done_fn *done,
+	void *arg);
+void api_add_key(struct net_call *call);
+
+/* post.c: the guard, CURLOPT_PREREQFUNCTION. */
+int post_before_request(void *call, char *ip, char *local_ip, int port, int local_port);
 
 /* api.c, picture.c: the end of a transfer; they call the caller's done and free the call. */
 void api_finished(struct net_call *call, CURLcode code);

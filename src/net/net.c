@@ -78,6 +78,7 @@ struct net *net_create(const struct net_config *config, char **error)
 		list_init(&net->lanes[i].waiting);
 	net->lanes[CALL_API].max = API_CONNECTIONS;
 	net->lanes[CALL_PICTURE].max = net->config.picture_connections;
+	net->lanes[CALL_AHEAD].max = net->config.picture_connections;
 	list_init(&net->calls);
 	if (config->key) {
 		CLEANUP_FREE char *header = xasprintf("Authorization: Bearer %s", config->key);
@@ -146,7 +147,7 @@ struct net_call *call_create(struct net *net, enum call_kind kind, const char *u
 		.retry_after_ms = -1,
 		.total = -1,
 		.arg = arg};
-	if (kind != CALL_PICTURE)
+	if (kind == CALL_API || kind == CALL_POST)
 		buf_init(&c->body, WIRE_BODY_MAX);
 	set_common(c, url);
 	list_append(&net->calls, &c->link);
@@ -164,10 +165,15 @@ static void start(struct net_call *c)
 
 void call_start(struct net_call *c)
 {
-	struct lane *lane = &c->net->lanes[c->kind];
-
 	if (c->headers)
 		curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers);
+	call_queue(c);
+}
+
+void call_queue(struct net_call *c)
+{
+	struct lane *lane = &c->net->lanes[c->kind];
+
 	if (lane->max == 0 || lane->running < lane->max)
 		start(c);
 	else
@@ -208,7 +214,7 @@ void call_free(struct net_call *c)
 
 void net_cancel(struct net_call *call)
 {
-	if (call->kind == CALL_POST) {
+	if (call->kind == CALL_POST && call->started) {
 		log_error("a POST that may have left cannot be cancelled");
 		return;
 	}
@@ -300,7 +306,7 @@ static void collect(struct net *net)
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&c);
-		if (c->kind == CALL_PICTURE)
+		if (c->kind == CALL_PICTURE || c->kind == CALL_AHEAD)
 			picture_finished(c, code);
 		else
 			api_finished(c, code);

@@ -2,7 +2,8 @@
  * net.h - the hub client: API calls and picture downloads. The only folder that sees libcurl.
  *
  *	struct net *net = net_create(&config, &error);
- *	struct net_call *call = net_post_order(net, &order, refs, n, key, done, arg);
+ *	struct net_call *call = net_post_order(net, &order, refs, n, key, done, arg, &error);
+ *	net_post_send(call);
  *	for (;;) net_run(net, timeout_ms);	calls `done` and `data` from here
  *	net_destroy(net);
  *
@@ -44,7 +45,8 @@ struct net_config {
 	int64_t stall_ms;	/* no byte for so long ends a call; 0: 30 s */
 	int64_t api_total_ms;	/* an API call but the POST ends by then; 0: 60 s */
 	int64_t post_total_ms;	/* the POST's limit; 0: 820 s, as a hub may answer after 800 s */
-	int picture_connections; /* most connections for pictures at once; 0: 8 */
+	int picture_connections; /* most connections at once for pictures that somebody waits for,
+				  * and as many for those fetched ahead; 0: 8 */
 };
 
 /* NULL with *error: bad URL, plain http to a host that is not loopback while there is a key. */
@@ -74,6 +76,7 @@ struct net_reply {
 				 * Never NULL when outcome is not OUTCOME_OK. Borrowed. */
 	int64_t retry_after_ms;	/* from Retry-After (seconds or a date), capped at 1 h; -1: none */
 	bool idempotent;	/* the hub announced `Idempotency: supported` in this answer */
+	int64_t asked_ms;	/* monotonic: when the call began */
 };
 
 typedef void net_done_fn(void *arg, const struct net_reply *reply);
@@ -85,11 +88,14 @@ struct net_reference {
 	const char *mime; /* "image/png" … */
 };
 
-/* The paid POST; async decided by order->async. idempotency_key goes out as Idempotency-Key.
- * Everything given is copied; the files of references are read during the call. */
+/* The paid POST, made ready: nothing leaves before net_post_send(), and net_cancel() lets it drop
+ * until then. async decided by order->async. idempotency_key goes out as Idempotency-Key. Everything
+ * given is copied; the files of references are read during the call. NULL with *error when one of
+ * them is not there. */
 struct net_call *net_post_order(struct net *net, const struct order *order,
 	const struct net_reference *references, size_t n_references, const char *idempotency_key,
-	net_done_fn *done, void *arg);
+	net_done_fn *done, void *arg, char **error);
+void net_post_send(struct net_call *call);
 /* GET /api/v1/generations/:id. poll_url is used when its origin is the hub's own, else ignored. */
 struct net_call *net_get_generation(struct net *net, const char *id, const char *poll_url,
 	net_done_fn *done, void *arg);
@@ -118,13 +124,17 @@ typedef void net_picture_done_fn(void *arg, const struct net_picture_reply *repl
 /* Downloads a picture. first > 0 asks for the range from there on (a resumed download);
  * limit > 0 asks for at most so many bytes (a probe: `Range: bytes=0-(limit-1)`; when the server
  * ignores the range and answers 200, the transfer is ended after limit bytes, with OUTCOME_OK,
- * total from Content-Length). */
-struct net_call *net_get_picture(struct net *net, const char *url, int64_t first, int64_t limit,
-	net_data_fn *data, net_picture_done_fn *done, void *arg);
+ * total from Content-Length). Nobody waits for one fetched ahead: it does not take the place of
+ * another. */
+enum net_urgency { NET_WANTED, NET_AHEAD };
+struct net_call *net_get_picture(struct net *net, enum net_urgency urgency, const char *url,
+	int64_t first, int64_t limit, net_data_fn *data, net_picture_done_fn *done, void *arg);
+/* Somebody waits for it now. */
+void net_hurry(struct net_call *call);
 
 /* Pauses or continues a picture's transfer (readers too slow, the disk is full). */
 void net_pause(struct net_call *call, bool paused);
-/* Ends a call; its callbacks are not called any more. Not for the POST (asserted): once it may have
+/* Ends a call; its callbacks are not called any more. Not for a POST that was sent: once it may have
  * left, only its answer settles it. */
 void net_cancel(struct net_call *call);
 
