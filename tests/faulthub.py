@@ -28,8 +28,8 @@ CREDITS = http(200, {"credits": 500, "account_type": "PRO", "next_expiration": N
 
 
 class FaultHub:
-    """Answers by a table: (method, path pattern) to bytes, None (close in silence), "stall", or a
-    function of the request that gives one of these."""
+    """Answers by a table: (method, path pattern) to bytes, None (close in silence), "stall",
+    ("stall after", bytes), or a function of the request that gives one of these."""
 
     def __init__(self, routes=None):
         self.routes = {("GET", r"/api/v1/models"): MODELS, ("GET", r"/api/v1/credits"): CREDITS}
@@ -91,8 +91,10 @@ class FaultHub:
                 with self.lock:
                     self.requests.append(request)
                 answer = self._answer(request)
-                if answer == "stall":
+                if answer == "stall" or answer and answer[0] == "stall after":
                     self.stalled.append(s)
+                    if answer != "stall":
+                        s.sendall(answer[1])
                     return
                 if answer is None:
                     s.close()

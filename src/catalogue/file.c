@@ -166,12 +166,14 @@ int file_truncate(struct file *f)
 	struct stat st;
 	int rc = fstat(f->fd, &st) < 0 ? -errno : 0;
 
-	if (rc == 0 && st.st_size > 0) {
+	const bool changes = rc == 0 && st.st_size > 0;
+	if (changes)
 		rc = begin_write(f->cat, o);
-		if (rc == 0 && ftruncate(f->fd, 0) < 0)
-			rc = -errno;
+	/* Of an empty file it sets the times. */
+	if (rc == 0 && ftruncate(f->fd, 0) < 0)
+		rc = -errno;
+	if (changes)
 		end_write(f->cat, o, 0);
-	}
 	if (rc == 0) {
 		pthread_mutex_lock(&f->cat->files_lock);
 		o->error = 0;
@@ -180,7 +182,7 @@ int file_truncate(struct file *f)
 	return rc;
 }
 
-static int sync_spool(struct catalogue *cat, int64_t id)
+int file_make_durable(struct catalogue *cat, int64_t id)
 {
 	CLEANUP_CLOSE int fd = open_spool(cat, id, O_RDONLY);
 
@@ -220,7 +222,7 @@ int file_changed(struct catalogue *cat, int64_t id, off_t size)
 /* Under the database's lock. */
 int file_renamed(struct catalogue *cat, int64_t id, bool *due)
 {
-	int rc = sync_spool(cat, id);
+	int rc = file_make_durable(cat, id);
 
 	if (rc < 0)
 		return rc;
@@ -243,15 +245,10 @@ static int make_durable(struct file *f, bool flushed)
 	struct catalogue *cat = f->cat;
 	int rc = fdatasync(f->fd) < 0 ? -errno : files_sync_dir(cat->spool);
 
-	if (rc < 0)
-		return rc;
-	catalogue_begin(cat, DB_FULL);
-	if (flushed)
+	if (rc == 0 && flushed)
 		rc = tree_set_pending(cat, f->shared->id, PENDING_WRITTEN);
 	/* A row that is new or was touched is made durable even if pending stays the same. */
-	if (rc == 0)
-		rc = catalogue_set(cat, "flushed", "1");
-	return catalogue_end(cat, rc);
+	return rc < 0 ? rc : catalogue_sync(cat);
 }
 
 int file_flush(struct file *f, bool killed)
@@ -439,10 +436,17 @@ void file_unlinked(struct catalogue *cat, int64_t id)
 
 bool files_release(struct catalogue *cat)
 {
-	const bool left = cat->open_files != NULL;
+	bool left = false;
 
-	tdestroy(cat->open_files, free);
-	cat->open_files = NULL;
+	while (cat->open_files) {
+		struct open_file *o = *(struct open_file **)cat->open_files;
+
+		left |= o->handles > 0;
+		if (o->handles == 0 && o->written)
+			settle_debt(cat, o, &(struct file_closed){0});
+		tdelete(o, &cat->open_files, compare);
+		free(o);
+	}
 	return left;
 }
 

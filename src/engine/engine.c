@@ -116,7 +116,7 @@ static void *engine_main(void *arg)
 {
 	struct engine *e = arg;
 
-	account_start(e); /* what is found unknown asks for the balance */
+	account_start(e); /* first: what is recovered may ask for the balance */
 	answer_recover(e);
 	follow_recover(e);
 	commit_recover(e);

@@ -26,6 +26,7 @@ enum {
 	PROBE_TRIES = 3, /* before the request succeeds without a picture */
 	PROBE_FIRST_MS = 1000,
 	PROBE_MOST_MS = 15 * 60 * 1000,
+	WRITE_AGAIN_MS = 5000,
 	BATCH = 256,
 };
 
@@ -134,27 +135,41 @@ static size_t listed_count(const struct flight *f)
 	return n;
 }
 
+/* What could not be written down (a full disk) is no end: the hub is asked again, later. */
+static bool may_end(struct flight *f, int rc)
+{
+	if (rc == 0 || rc == -ESTALE || rc == -EINVAL)
+		return true;
+	log_error("generation %s: its end cannot be written yet: %s", f->hub_id, strerror(-rc));
+	timer_set(&f->e->timers, &f->timer, clock_mono_ms() + WRITE_AGAIN_MS);
+	return false;
+}
+
 /* Moves the requests that wait for this generation: one, but where the hub answered two orders with
  * one id. What was not charged as dearly as it might have been is left of the budget for others. */
-static void end_requests(struct flight *f, void (*end)(struct flight *f, struct request *r, void *arg),
+static int end_requests(struct flight *f, int (*end)(struct flight *f, struct request *r, void *arg),
 	void *arg)
 {
 	struct engine *e = f->e;
 	int64_t id = 0;
+	int rc = 0;
 
 	while (request_running_of_generation(e->cat, f->generation, id, &id, 1) > 0) {
 		struct request r;
 
 		if (request_get(e->cat, id, &r) < 0)
 			continue;
-		end(f, &r, arg);
-		if (e->config.max_spend >= 0 && r.charged >= 0 && r.charged < r.price_high)
+		const int ended = end(f, &r, arg);
+		if (ended == 0 && e->config.max_spend >= 0 && r.charged >= 0 &&
+			r.charged < r.price_high)
 			submit_unhold(e, false);
 		request_release(&r);
+		rc = rc ? rc : ended;
 	}
+	return rc;
 }
 
-static void succeed_one(struct flight *f, struct request *r, void *arg)
+static int succeed_one(struct flight *f, struct request *r, void *arg)
 {
 	struct engine *e = f->e;
 	const struct generation *g = arg;
@@ -162,7 +177,7 @@ static void succeed_one(struct flight *f, struct request *r, void *arg)
 
 	r->charged = g->credits;
 	r->balance_after = account_known_balance(e, NULL);
-	life_move(e, r, REQUEST_SUCCEEDED, DB_NORMAL, &answer_settle,
+	return life_move(e, r, REQUEST_SUCCEEDED, DB_NORMAL, &answer_settle,
 		listed < f->n_probes
 			? "succeeded: %zu of %zu pictures, %lld credits; the others cannot be reached, "
 			  "which is tried again"
@@ -170,15 +185,16 @@ static void succeed_one(struct flight *f, struct request *r, void *arg)
 		listed, f->n_probes, (long long)g->credits);
 }
 
-static void succeed(struct flight *f)
+static bool succeed(struct flight *f)
 {
 	struct generation g;
+	int rc = generation_get(f->e->cat, f->generation, &g);
 
-	f->concluded = true;
-	if (generation_get(f->e->cat, f->generation, &g) < 0)
-		return;
-	end_requests(f, succeed_one, &g);
-	generation_release(&g);
+	if (rc == 0) {
+		rc = end_requests(f, succeed_one, &g);
+		generation_release(&g);
+	}
+	return may_end(f, rc == -ENOENT ? 0 : rc);
 }
 
 /* Concludes when every picture was listed or tried often enough and the balance is known, and ends
@@ -194,7 +210,9 @@ static void conclude(struct flight *f)
 	if (waiting || f->balance)
 		return;
 	if (!f->concluded) {
-		succeed(f);
+		if (!succeed(f))
+			return;
+		f->concluded = true;
 		tell_generation(f);
 	}
 	if (!open)
@@ -206,7 +224,7 @@ struct failure {
 	const char *why;
 };
 
-static void fail_one(struct flight *f, struct request *r, void *arg)
+static int fail_one(struct flight *f, struct request *r, void *arg)
 {
 	const struct failure *failure = arg;
 	const struct wire_generation *w = failure->w;
@@ -218,7 +236,7 @@ static void fail_one(struct flight *f, struct request *r, void *arg)
 	r->charged = !w ? -1 : w->credits > 0 ? w->credits : 0;
 	free(r->text);
 	r->text = xstrdup(failure->why);
-	life_move(f->e, r, REQUEST_FAILED, DB_NORMAL, &answer_settle, "failed: %s; %s",
+	return life_move(f->e, r, REQUEST_FAILED, DB_NORMAL, &answer_settle, "failed: %s; %s",
 		failure->why,
 		r->charged > 0	  ? "charged"
 		: r->charged == 0 ? "not charged"
@@ -227,13 +245,21 @@ static void fail_one(struct flight *f, struct request *r, void *arg)
 
 static void end_failed(struct flight *f, const struct wire_generation *w, const char *why)
 {
-	end_requests(f, fail_one, &(struct failure){w, why});
+	if (!may_end(f, end_requests(f, fail_one, &(struct failure){w, why})))
+		return;
 	tell_generation(f);
 	account_want_balance(f->e);
 	flight_end(f);
 }
 
 /* ---- measuring the pictures ---- */
+
+static void probe_later(struct probe *p)
+{
+	p->delay_ms = p->delay_ms ? backoff_next(p->delay_ms, PROBE_MOST_MS) : PROBE_FIRST_MS;
+	timer_set(&p->flight->e->timers, &p->timer,
+		clock_mono_ms() + backoff_jitter(p->delay_ms));
+}
 
 static void list_picture(struct probe *p, int64_t size, const struct picture_info *info)
 {
@@ -242,17 +268,24 @@ static void list_picture(struct probe *p, int64_t size, const struct picture_inf
 	struct image i;
 	struct request r = {0};
 
-	if (image_get(e->cat, p->image, &i) < 0)
+	int rc = image_get(e->cat, p->image, &i);
+	if (rc < 0) {
+		probe_later(p);
 		return;
+	}
 	i.size = size;
 	i.type = info->type;
 	i.width = info->width;
 	i.height = info->height;
 	i.listed_ms = clock_wall_ms();
-	const int rc = image_put(e->cat, &i);
+	rc = image_put(e->cat, &i);
 	image_release(&i);
-	if (rc < 0)
+	if (rc < 0) {
+		log_error("picture %lld cannot be listed yet: %s", (long long)p->image,
+			strerror(-rc));
+		probe_later(p);
 		return;
+	}
 	p->listed = true;
 	if (f->request)
 		request_get(e->cat, f->request, &r);
@@ -271,8 +304,7 @@ static void probe_failed(struct probe *p, const char *why)
 		CLEANUP_FREE char *line = xasprintf("picture %d cannot be measured: %s", p->number, why);
 		log_add(e->cat, f->request, f->generation, line);
 	}
-	p->delay_ms = p->delay_ms ? backoff_next(p->delay_ms, PROBE_MOST_MS) : PROBE_FIRST_MS;
-	timer_set(&e->timers, &p->timer, clock_mono_ms() + backoff_jitter(p->delay_ms));
+	probe_later(p);
 	conclude(f);
 }
 
@@ -345,8 +377,12 @@ static void probe_now(struct timer *timer)
 	struct probe *p = CONTAINER_OF(timer, struct probe, timer);
 	struct image i;
 
-	if (p->call || image_get(p->flight->e->cat, p->image, &i) < 0)
+	if (p->call)
 		return;
+	if (image_get(p->flight->e->cat, p->image, &i) < 0) {
+		probe_later(p);
+		return;
+	}
 	p->head_len = 0;
 	if (i.url)
 		p->call = net_get_picture(p->flight->e->net, NET_WANTED, i.url, 0,
@@ -363,14 +399,18 @@ static void balance_told(void *arg, const struct net_reply *reply)
 	conclude(f);
 }
 
-/* Starts measuring what is not listed yet. */
+/* Starts measuring what is not listed yet; the second time, tries to conclude again. */
 static void probe_all(struct flight *f)
 {
 	struct engine *e = f->e;
 	struct image *images;
 	size_t n;
 
-	if (f->probes || image_list(e->cat, f->generation, &images, &n) < 0)
+	if (f->probes) {
+		conclude(f);
+		return;
+	}
+	if (!may_end(f, image_list(e->cat, f->generation, &images, &n)))
 		return;
 	f->probes = xcalloc(n + 1, sizeof *f->probes);
 	for (size_t i = 0; i < n; i++) {

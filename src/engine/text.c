@@ -98,8 +98,8 @@ static void view_release(struct view *v)
 		request_release(&v->request);
 }
 
-/* What this machine has trouble with, not the prompt, is looked at again by itself. */
-static bool is_retried(const struct view *v)
+/* Of a draft: what this machine has trouble with is tried again by itself. */
+static bool goes_on(const struct view *v)
 {
 	return v->node.pending == PENDING_CLOSED && v->draft_err != EINVAL;
 }
@@ -114,8 +114,8 @@ static int prompt_text(struct engine *e, int64_t node, bool error, char **text)
 	*text = NULL;
 	if (v.draft && error) {
 		CLEANUP_FREE char *path = tree_path(e->cat, node);
-		*text = words_draft_error(
-			path ? path : "it", v.draft_err, v.draft, is_retried(&v), e->control);
+		*text = words_draft_error(path ? path : "it", v.draft_err, v.draft, goes_on(&v),
+			e->control);
 	} else if (v.draft) {
 		*text = words_draft_status(v.draft);
 	} else if (v.node.pending != PENDING_NONE && !error) {
@@ -147,7 +147,7 @@ char *engine_progress(struct engine *e, int64_t node, bool *final, int *err)
 		line = xstrdup("being written\n");
 	} else if (v.draft) {
 		*err = v.draft_err ? v.draft_err : EINVAL;
-		*final = !is_retried(&v);
+		*final = !goes_on(&v);
 		line = words_draft_status(v.draft);
 	} else if (v.node.pending != PENDING_NONE && tree_is_hidden(e->cat, v.node.parent)) {
 		*err = ENODATA;

@@ -272,7 +272,7 @@ char *words_draft_status(const char *text)
 	return buf_take(&b);
 }
 
-char *words_draft_error(const char *path, int err, const char *text, bool retried,
+char *words_draft_error(const char *path, int err, const char *text, bool goes_on,
 	const char *control)
 {
 	struct buf b;
@@ -281,12 +281,12 @@ char *words_draft_error(const char *path, int err, const char *text, bool retrie
 	buf_printf(&b, "what:    %s is a draft\nwhy:     ", path);
 	add_line(&b, text);
 	buf_addstr(&b, "\ncharged: nothing\nnext:    ");
-	if (retried) {
-		buf_addstr(&b, "nothing: it goes on by itself as soon as it can");
-	} else if (err == EINVAL) {
+	if (err == EINVAL) {
 		buf_addstr(&b, "mend it and save it; when what had to be mended is another file:\n"
 			       "         ");
 		add_command(&b, "again", path, control);
+	} else if (goes_on) {
+		buf_addstr(&b, "nothing: it goes on by itself as soon as it can");
 	} else {
 		buf_addstr(&b, "save it again, or send it as it is: ");
 		add_command(&b, "again", path, control);

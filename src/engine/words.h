@@ -26,9 +26,9 @@ char *words_progress(const struct request *r, const struct words_context *c);
 /* Four labelled lines; NULL when there is no error to speak of. */
 char *words_error(const struct request *r, const char *control);
 char *words_draft_status(const char *text);
-/* err: EINVAL (the text or what it draws in is to be mended), or why it may not be whole; retried:
- * it is looked at again by itself. */
-char *words_draft_error(const char *path, int err, const char *text, bool retried,
+/* err EINVAL: the text or what it draws in is to be mended; any other: it may not be whole, or this
+ * machine has trouble with it. goes_on: it is tried again by itself. */
+char *words_draft_error(const char *path, int err, const char *text, bool goes_on,
 	const char *control);
 /* The positive errno with which following it ends; 0 after a success. */
 int words_errno(const struct request *r);

@@ -16,7 +16,9 @@ struct lane {
 	struct list waiting; /* net_call.queued */
 };
 
-enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_AHEAD, CALL_KINDS };
+/* CALL_AHEAD: a picture before anybody asks for it. CALL_PROBE: the small question for a picture's
+ * size, on which its request's success depends. */
+enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_AHEAD, CALL_PROBE, CALL_KINDS };
 
 struct net {
 	CURLM *multi;

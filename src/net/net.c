@@ -78,6 +78,7 @@ struct net *net_create(const struct net_config *config, char **error)
 		list_init(&net->lanes[i].waiting);
 	net->lanes[CALL_API].max = API_CONNECTIONS;
 	net->lanes[CALL_PICTURE].max = net->config.picture_connections;
+	net->lanes[CALL_PROBE].max = net->config.picture_connections;
 	net->lanes[CALL_AHEAD].max = net->config.picture_connections;
 	list_init(&net->calls);
 	if (config->key) {
@@ -306,7 +307,7 @@ static void collect(struct net *net)
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&c);
-		if (c->kind == CALL_PICTURE || c->kind == CALL_AHEAD)
+		if (c->kind != CALL_API && c->kind != CALL_POST)
 			picture_finished(c, code);
 		else
 			api_finished(c, code);

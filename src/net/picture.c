@@ -64,8 +64,10 @@ static size_t picture_seen(char *bytes, size_t size, size_t count, void *arg)
 struct net_call *net_get_picture(struct net *net, enum net_urgency urgency, const char *url,
 	int64_t first, int64_t limit, net_data_fn *data, net_picture_done_fn *done, void *arg)
 {
-	struct net_call *c =
-		call_create(net, urgency == NET_AHEAD ? CALL_AHEAD : CALL_PICTURE, url, arg);
+	const enum call_kind kind = limit > 0 ? CALL_PROBE
+		: urgency == NET_AHEAD	      ? CALL_AHEAD
+					      : CALL_PICTURE;
+	struct net_call *c = call_create(net, kind, url, arg);
 	CURL *easy = c->easy;
 	char range[64];
 
