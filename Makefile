@@ -10,7 +10,7 @@ comma    := ,
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
-	inotify-tools libglib2.0-bin procps vim
+	inotify-tools libglib2.0-bin procps vim strace
 
 # ---- flags ----
 
@@ -132,10 +132,14 @@ check-sanitized: all | $(BUILD)/.check-packages
 		tests/mount/test_basics.py tests/mount/test_tree.py
 
 # Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
-torture: torture-kills
+torture: torture-kills torture-syscalls
 torture-kills: all | $(BUILD)/.check-packages
 	KILLS=$${KILLS:-300} IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
 		tests/mount/test_kills.py
+
+torture-syscalls: all | $(BUILD)/.check-packages
+	SYSCALLS=all IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_syscalls.py
 
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
@@ -170,13 +174,13 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
-	@echo "make torture         the long runs of the fault tests (torture-kills)"
+	@echo "make torture         the long runs of the fault tests (torture-kills, torture-syscalls)"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
 .PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo install \
-	torture torture-kills \
+	torture torture-kills torture-syscalls \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

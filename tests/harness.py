@@ -190,7 +190,9 @@ class Mount:
     def stop(self, check=True):
         if not self.process:
             return
-        run("fusermount3", "-u", self.path, check=False)
+        # It is busy as long as its helper makes a call on it.
+        until("unmounting", lambda: not run("fusermount3", "-u", self.path, check=False).returncode
+              or self.process.poll() is not None)
         try:
             status = self.process.wait(LIMIT)
         except subprocess.TimeoutExpired:

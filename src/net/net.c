@@ -324,7 +324,11 @@ void net_run(struct net *net, int timeout_ms)
 	collect(net);
 }
 
+/* Whoever waits for what was posted would wait for long if it failed and nobody tried again. */
 void net_wake(struct net *net)
 {
-	curl_multi_wakeup(net->multi);
+	enum { TRIES = 5 };
+
+	for (int i = 0; i < TRIES && curl_multi_wakeup(net->multi) != CURLM_OK; i++)
+		;
 }
