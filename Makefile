@@ -8,9 +8,11 @@ comma    := ,
 
 # What is needed to build, and what the tests need on top (Debian's packages).
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
-	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
+	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev zlib1g-dev
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
-	inotify-tools libglib2.0-bin procps vim strace
+	inotify-tools libglib2.0-bin procps strace \
+	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
+	openssh-client openssh-sftp-server samba smbclient
 
 # ---- flags ----
 
@@ -40,7 +42,7 @@ LIBS_prompt    := yaml-0.1
 LIBS_net       := libcurl
 LIBS_engine    := libsodium libcrypto
 LIBS_mount     := fuse3
-LIBS_hub       := libmicrohttpd libsodium cairo libpng
+LIBS_hub       := libmicrohttpd libsodium cairo libpng zlib
 PKG_CONFIG ?= pkg-config
 
 VERSION := 1.0
@@ -147,6 +149,30 @@ check: $(BUILD)/.check-packages
 demo: all
 	@IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh examples/demo.sh
 
+# ---- benchmark: bench/*.c are its tools; passthrough_ll is libfuse's example, from its package ----
+
+BENCH_PACKAGES := $(CHECK_PACKAGES) nginx rclone wrk gnuplot-nox
+BENCH_MAYBE    := httpdirfs
+BENCH_TOOLS    := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/passthrough_ll
+PASSTHROUGH    := /usr/share/doc/libfuse3-dev/examples/passthrough_ll.c
+
+$(BUILD)/.bench-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(BENCH_PACKAGES)"
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(BENCH_MAYBE)" || \
+		echo "without $(BENCH_MAYBE), then"
+	@mkdir -p $(@D) && touch $@
+$(BUILD)/bench/%: bench/%.c | $(BUILD)/.bench-packages
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $<
+$(BUILD)/bench/passthrough_ll: | $(BUILD)/.bench-packages
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) -O2 -o $@ $(PASSTHROUGH) $$($(PKG_CONFIG) --cflags --libs fuse3)
+
+# QUICK=1: small counts, two runs, results into the build folder.
+bench: all $(BENCH_TOOLS)
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/bench.py $(if $(ONLY),--only $(ONLY)) \
+		$(if $(QUICK),--quick --results $(BUILD)/bench/results,--results $(if $(ONLY),$(BUILD)/bench/results,bench))
+
 # ---- housekeeping ----
 
 install: all
@@ -175,12 +201,13 @@ help:
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
 	@echo "make torture         the long runs of the fault tests (torture-kills, torture-syscalls)"
+	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
-.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo install \
-	torture torture-kills torture-syscalls \
+.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo \
+	bench torture torture-kills torture-syscalls install \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

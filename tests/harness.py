@@ -187,12 +187,15 @@ class Mount:
             raise AssertionError(f"imagehubfs ended: {self.log.read_text()}")
         return "mounted on" in self.log.read_text().rpartition("<<<")[2]
 
+    def unmount(self):
+        """It is busy for a moment while the helper announces a name."""
+        until("unmounting", lambda: run("fusermount3", "-u", self.path, check=False).returncode == 0
+              or self.process.poll() is not None)
+
     def stop(self, check=True):
         if not self.process:
             return
-        # It is busy as long as its helper makes a call on it.
-        until("unmounting", lambda: not run("fusermount3", "-u", self.path, check=False).returncode
-              or self.process.poll() is not None)
+        self.unmount()
         try:
             status = self.process.wait(LIMIT)
         except subprocess.TimeoutExpired:
@@ -238,7 +241,7 @@ class Mount:
     def close(self):
         if self.process:
             with contextlib.suppress(Exception):
-                run("fusermount3", "-u", self.path, check=False)
+                self.unmount()
                 self.process.wait(10)
         self.kill()
         shutil.rmtree(self.dir, ignore_errors=True)

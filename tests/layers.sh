@@ -61,6 +61,7 @@ library fuse mount
 library microhttpd hub
 library cairo hub
 library png hub
+library zlib hub
 library sodium engine hub
 library openssl engine
 

@@ -45,7 +45,8 @@ int file_sync(struct file *f);
 /*
  * At RELEASE. Frees f. When it was the last writer of a prompt that was written, the row becomes
  * PENDING_CLOSED, or a draft with a note when the last writer was killed or was told of a failure.
- * Removes an unlinked node after its last handle.
+ * *due is also set when the last writer wrote nothing and the row was PENDING_CLOSED before. Removes
+ * an unlinked node after its last handle.
  */
 struct file_closed {
 	bool due;   /* a commit should be looked at, after the settle time */

@@ -1,6 +1,7 @@
 /*
  * Following a path inside /requests, and the extended attributes of its nodes.
  */
+#include "base/names.h"
 #include "catalogue/internal.h"
 #include "catalogue/tree.h"
 #include <errno.h>
@@ -73,6 +74,18 @@ int tree_resolve(struct catalogue *cat, int64_t dir, const char *path, struct no
 	if (rc == 0)
 		*out = w.at;
 	return rc;
+}
+
+bool tree_is_hidden(struct catalogue *cat, int64_t dir)
+{
+	CLEANUP_FREE char *path = tree_path(cat, dir);
+
+	return !path || strstr(path, "/.");
+}
+
+bool tree_may_commit(struct catalogue *cat, int64_t parent, const char *name)
+{
+	return names_is_prompt(name) && !tree_is_hidden(cat, parent);
 }
 
 /* ---- extended attributes ---- */

@@ -126,6 +126,16 @@ int request_of_generation(struct catalogue *cat, int64_t generation, struct requ
 		out);
 }
 
+int request_latest_at(struct catalogue *cat, const char *path, struct request *out)
+{
+	db_lock(cat->db);
+	return read_one(cat,
+		db_query(cat->db,
+			"SELECT " COLUMNS " FROM request WHERE path = ? ORDER BY id DESC LIMIT 1", "s",
+			path),
+		out);
+}
+
 int request_references(struct catalogue *cat, int64_t id, struct request_reference **refs,
 	size_t *count)
 {
@@ -273,6 +283,22 @@ int request_insert(struct catalogue *cat, struct request *r, const struct reques
 			"ii", r->id, r->node);
 	if (rc >= 0 && log_line)
 		rc = log_add(cat, r->id, 0, log_line);
+	return catalogue_end(cat, rc < 0 ? rc : 0);
+}
+
+int request_give(struct catalogue *cat, int64_t id, int64_t node)
+{
+	catalogue_begin(cat, DB_NORMAL);
+	int rc = db_run(cat->db,
+		"UPDATE node SET hidden = 0 WHERE id = ? AND request <> ?", "ii", node, id);
+	if (rc >= 0)
+		rc = db_run(cat->db,
+			"UPDATE node SET request = ?, pending = 0, draft_errno = NULL,"
+			" draft_text = NULL, draft_ms = NULL WHERE id = ?",
+			"ii", id, node);
+	if (rc >= 0)
+		rc = db_run(cat->db, "UPDATE request SET node = ? WHERE id = ? AND node <> ?",
+			"iii", node, id, node);
 	return catalogue_end(cat, rc < 0 ? rc : 0);
 }
 

@@ -78,5 +78,8 @@ const char *const schema_migrations[] = {
 
 	"INSERT INTO node(id, parent, name, mode, uid, gid, atime, mtime, ctime)"
 	" VALUES(1, NULL, NULL, 0, 0, 0, 0, 0, 0);",
+
+	/* What was submitted last under a name. */
+	"CREATE INDEX request_path ON request(path);",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

@@ -366,13 +366,13 @@ static int place(struct catalogue *cat, int64_t id, int64_t parent, const char *
 	return rc < 0 ? rc : 0;
 }
 
-/* A file that gets a prompt's name, having had none, is due for its commit. */
-static int make_due(struct catalogue *cat, struct node *n, const char *old, const char *new,
-	bool *due)
+/* A file that gets a prompt's name, having had none, is due for its commit; one that loses it owes
+ * nothing any more. */
+static int make_due(struct catalogue *cat, struct node *n, bool was, bool is, bool *due)
 {
-	if (!S_ISREG(n->st.st_mode) || names_is_prompt(old) || !names_is_prompt(new))
+	if (!S_ISREG(n->st.st_mode) || was == is)
 		return 0;
-	return file_renamed(cat, n->id, due);
+	return was ? tree_set_pending(cat, n->id, PENDING_NONE) : file_renamed(cat, n->id, due);
 }
 
 static int move(struct catalogue *cat, const struct node *from, const struct node *to,
@@ -394,6 +394,8 @@ static int move(struct catalogue *cat, const struct node *from, const struct nod
 static int rename_locked(struct catalogue *cat, int64_t parent, const char *name,
 	int64_t new_parent, const char *new_name, unsigned flags, struct tree_renamed *out)
 {
+	const bool was = tree_may_commit(cat, parent, name);
+	const bool is = tree_may_commit(cat, new_parent, new_name);
 	struct node to;
 	int rc = tree_lookup(cat, parent, name, &out->moved);
 
@@ -420,10 +422,10 @@ static int rename_locked(struct catalogue *cat, int64_t parent, const char *name
 	if (rc == 0)
 		rc = tree_touch_dir(cat, new_parent);
 	if (rc == 0)
-		rc = make_due(cat, &out->moved, name, new_name, &out->due);
+		rc = make_due(cat, &out->moved, was, is, &out->due);
 	if (rc == 0 && found == 0 && (flags & RENAME_EXCHANGE)) {
 		out->other = to;
-		rc = make_due(cat, &out->other, new_name, name, &out->due);
+		rc = make_due(cat, &out->other, is, was, &out->due);
 	} else if (rc == 0 && found == 0) {
 		out->replaced = to;
 	}
@@ -433,7 +435,6 @@ static int rename_locked(struct catalogue *cat, int64_t parent, const char *name
 int tree_rename(struct catalogue *cat, int64_t parent, const char *name, int64_t new_parent,
 	const char *new_name, unsigned flags, struct tree_renamed *out)
 {
-	const bool commits = names_is_prompt(new_name) != names_is_prompt(name);
 	int rc = tree_check_name(new_name);
 
 	*out = (struct tree_renamed){0};
@@ -442,9 +443,14 @@ int tree_rename(struct catalogue *cat, int64_t parent, const char *name, int64_t
 	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
 		flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
+	db_lock(cat->db);
+	const bool commits = tree_may_commit(cat, parent, name) !=
+		tree_may_commit(cat, new_parent, new_name);
 	catalogue_begin(cat, commits ? DB_FULL : DB_NORMAL);
 	rc = rename_locked(cat, parent, name, new_parent, new_name, flags, out);
-	return end_detached(cat, rc, &out->replaced);
+	rc = end_detached(cat, rc, &out->replaced);
+	db_unlock(cat->db);
+	return rc;
 }
 
 /* ---- attributes ---- */

@@ -52,9 +52,9 @@ char *tree_readlink(struct catalogue *cat, int64_t id); /* owned; NULL when it i
  * renameat2's semantics; flags are RENAME_NOREPLACE and RENAME_EXCHANGE, other flags -EINVAL.
  * *moved is the node that now has the new name (and *other the one that was exchanged). *replaced
  * is the node that lost its name, id 0 if none. A regular file that gets a committable prompt's
- * name (names_is_prompt) by it, having had none, becomes PENDING_CLOSED in the same transaction,
+ * name (tree_may_commit) by it, having had none, becomes PENDING_CLOSED in the same transaction,
  * which is then DB_FULL, its content made durable before; PENDING_WRITTEN while a writer has it open,
- * whose close then makes it due.
+ * whose close then makes it due. One that loses such a name becomes PENDING_NONE.
  */
 struct tree_renamed {
 	struct node moved, other, replaced;
@@ -80,6 +80,12 @@ int tree_setattr(struct catalogue *cat, int64_t id, const struct stat *st, unsig
 typedef bool tree_list_fn(void *arg, int64_t id, const char *name, mode_t mode);
 int tree_list(struct catalogue *cat, int64_t dir, tree_list_fn *fn, void *arg);
 
+/* Whether the folder or one above it has a name that begins with a dot. */
+bool tree_is_hidden(struct catalogue *cat, int64_t dir);
+/* Whether a file of that name in that folder is a prompt: names_is_prompt(), and the folder is not
+ * hidden. Programs stage files in such folders, whole (.~tmp~ of rsync --delay-updates,
+ * an unpacker's) or in part (rsync --partial-dir), and desktops keep their trash in one. */
+bool tree_may_commit(struct catalogue *cat, int64_t parent, const char *name);
 /* The path from /requests down, "requests/shoot/cat.prompt", owned; NULL when it has no name. */
 char *tree_path(struct catalogue *cat, int64_t id);
 /* A file's own name, owned; NULL when it has none. */

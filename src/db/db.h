@@ -47,7 +47,7 @@ enum db_durability {
 /* Opens or creates path and runs migrations[user_version..n-1], each in one transaction with the
  * bump of user_version. A database newer than n is refused. NULL with *error on failure. */
 struct db *db_open(const char *path, const char *const *migrations, int n, char **error);
-/* A second connection to an open database for queries alone, with a lock of its own: it never writes
+/* A further connection to an open database for queries alone, with a lock of its own: it never writes
  * or checkpoints, and sees what was committed when a query starts. Close it before the first. */
 struct db *db_open_reader(const char *path, char **error);
 void db_close(struct db *db); /* checkpoints; accepts NULL */

@@ -6,14 +6,16 @@
  * read, parse and snapshot (which may take long and holds no lock), and once inside the transaction
  * that inserts the request, where nothing may have changed meanwhile. A writer that opens the file
  * does so under the database's lock, so it comes before that transaction or after it.
+ *
+ * "The same content saved again" is meant of the name: many programs do not write into a file but
+ * put another in its place (rsync, sed -i, tar, vim), which is a new node.
  */
 #include "base/clock.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "base/names.h"
-#include "base/picture.h"
 #include "catalogue/file.h"
 #include "catalogue/tree.h"
+#include "engine/defaults.h"
 #include "engine/internal.h"
 #include "engine/life.h"
 #include "engine/references.h"
@@ -22,11 +24,7 @@
 #include <sodium.h>
 #include <stdio.h>
 
-enum {
-	DEFAULTS_LEVELS = 32,
-	DEFAULTS_MAX = 64 * 1024,
-	RECOVER_BATCH = 256,
-};
+enum { RECOVER_BATCH = 256 };
 
 /* A file whose settle time runs; in a tree by its node, as thousands may be closed at once. */
 struct settle {
@@ -37,50 +35,12 @@ struct settle {
 
 /* ---- reading a prompt with all that it draws in ---- */
 
-struct defaults {
-	struct prompt_source sources[DEFAULTS_LEVELS];
-	int64_t folders[DEFAULTS_LEVELS];
-	struct buf texts[DEFAULTS_LEVELS];
-	size_t count;
-};
-
-static void defaults_release(struct defaults *d)
-{
-	for (size_t i = 0; i < d->count; i++)
-		buf_release(&d->texts[i]);
-}
-
-/* defaults.yaml of this folder and of those above it, nearest first. */
-static int defaults_read(struct engine *e, int64_t folder, struct defaults *d, char **error)
-{
-	struct node dir, file;
-
-	for (; folder && d->count < DEFAULTS_LEVELS; folder = dir.parent) {
-		if (tree_get(e->cat, folder, &dir) < 0)
-			break;
-		if (tree_lookup(e->cat, folder, "defaults.yaml", &file) < 0 ||
-			!S_ISREG(file.st.st_mode))
-			continue;
-		struct buf *text = &d->texts[d->count];
-		buf_init(text, DEFAULTS_MAX);
-		d->folders[d->count] = folder;
-		d->count++;
-		const int rc = file_content(e->cat, file.id, text);
-		if (rc == -EFBIG)
-			return fail(error, -EINVAL, "defaults.yaml is over 64 KiB");
-		if (rc < 0)
-			return fail(error, rc, "defaults.yaml cannot be read: %s", strerror(-rc));
-		d->sources[d->count - 1] =
-			(struct prompt_source){"defaults.yaml", text->data, text->len};
-	}
-	return 0;
-}
-
 /* A prompt as it stands in its file. */
 struct reading {
 	struct node node;
 	char *name;
 	bool is_prompt; /* by its name; nothing else is read */
+	bool hidden;	/* in a folder whose files are not sent; what it owes, it owes on */
 	int text_rc;	/* of reading the text: it may be too long */
 	struct buf text;
 	struct prompt prompt;
@@ -94,7 +54,7 @@ static void reading_release(struct reading *r)
 	prompt_release(&r->prompt);
 }
 
-/* The node's row and bytes. 1: nothing to parse (no prompt's name, blank). */
+/* The node's row and bytes. 1: nothing to parse (no prompt's name, in a hidden folder, blank). */
 static int reading_load(struct engine *e, int64_t node, struct reading *r, char **error)
 {
 	int rc = tree_get(e->cat, node, &r->node);
@@ -104,6 +64,9 @@ static int reading_load(struct engine *e, int64_t node, struct reading *r, char 
 	r->name = tree_name(e->cat, node);
 	r->is_prompt = r->name && S_ISREG(r->node.st.st_mode) && names_is_prompt(r->name);
 	if (!r->is_prompt)
+		return 1;
+	r->hidden = !tree_may_commit(e->cat, r->node.parent, r->name);
+	if (r->hidden)
 		return 1;
 	buf_init(&r->text, PROMPT_FILE_MAX);
 	r->text_rc = rc = file_content(e->cat, node, &r->text);
@@ -119,7 +82,7 @@ static int reading_parse(struct engine *e, struct reading *r, char **error)
 	const struct prompt_source file = {r->name, r->text.data, r->text.len};
 	struct defaults *d = xcalloc(1, sizeof *d);
 
-	int rc = defaults_read(e, r->node.parent, d, error);
+	int rc = defaults_read(e->cat, r->node.parent, d, error);
 	if (rc == 0)
 		rc = prompt_parse(&file, d->sources, d->count, &r->prompt, error);
 	if (rc == 0) {
@@ -142,13 +105,34 @@ static void note(struct engine *e, int64_t node, int err, const char *text)
 	engine_tell(e, CHANGE_REQUEST, node, 0, 0, 0);
 }
 
+/*
+ * What was submitted last under this file: by it or, when it has submitted nothing yet, by the file
+ * whose name it took. One that goes on as a prompt under another name has its request with it.
+ */
+static int last_submitted(struct engine *e, const struct reading *r, struct request *last)
+{
+	if (r->node.request)
+		return request_get(e->cat, r->node.request, last);
+
+	CLEANUP_FREE char *path = tree_path(e->cat, r->node.id);
+	const int rc = path ? request_latest_at(e->cat, path, last) : -ENOENT;
+	if (rc < 0)
+		return rc;
+	CLEANUP_FREE char *other = tree_name(e->cat, last->node);
+	if (other && names_is_prompt(other)) {
+		request_release(last);
+		return -ENOENT;
+	}
+	return 0;
+}
+
 /* Whether this content was submitted last under this file. A withdrawn request was not. */
 static bool is_old_news(struct engine *e, const struct reading *r, const unsigned char *hash)
 {
 	struct request last;
 	bool same;
 
-	if (r->node.request == 0 || request_get(e->cat, r->node.request, &last) < 0)
+	if (last_submitted(e, r, &last) < 0)
 		return false;
 	same = last.state != REQUEST_CANCELED && memcmp(last.hash, hash, sizeof last.hash) == 0;
 	request_release(&last);
@@ -183,11 +167,42 @@ static bool unchanged(struct engine *e, const struct reading *r, bool force)
 		!file_has_writer(e->cat, then->id) && same_text(e, r);
 }
 
+/* The request of that content is this file's, and nothing is owed. */
+static int take_over(struct engine *e, const struct reading *r)
+{
+	struct request last;
+	int rc = last_submitted(e, r, &last);
+
+	if (rc < 0)
+		return -EAGAIN;
+	catalogue_begin(e->cat, DB_NORMAL);
+	rc = unchanged(e, r, false) ? request_give(e->cat, last.id, r->node.id) : -EAGAIN;
+	rc = catalogue_end(e->cat, rc);
+	engine_tell(e, CHANGE_REQUEST, r->node.id, last.id, last.generation, 0);
+	request_release(&last);
+	return rc;
+}
+
+/* Nobody wants the unsent requests of what was saved before any more: they could not even be reached to
+ * approve or to cancel them. */
+static void withdraw_older(struct engine *e, const struct reading *r)
+{
+	struct request last;
+
+	if (last_submitted(e, r, &last) < 0)
+		return;
+	control_withdraw(e, last.node, "other content was saved before it was sent");
+	request_release(&last);
+}
+
 static int insert(struct engine *e, struct reading *r, struct request *q,
 	const struct reference_set *refs, bool force)
 {
 	CLEANUP_FREE char *line = xasprintf("queued: %s", q->path);
 
+	/* Before: after a crash in between, this text is still due. */
+	if (!force)
+		withdraw_older(e, r);
 	catalogue_begin(e->cat, DB_FULL);
 	int rc = unchanged(e, r, force) ? 0 : -EAGAIN;
 	if (rc == 0)
@@ -234,14 +249,11 @@ static int queue(struct engine *e, struct reading *r, const unsigned char *hash,
 	return rc < 0 ? rc : 1;
 }
 
-/* Clears what was owed, where nothing has happened to the file since; with clean also its draft's
- * note. */
-static void settled(struct engine *e, const struct reading *r, bool clean)
+/* Clears what was owed, where nothing has happened to the file since. */
+static void settled(struct engine *e, const struct reading *r)
 {
 	catalogue_begin(e->cat, DB_NORMAL);
 	int rc = unchanged(e, r, false) ? 0 : -EAGAIN;
-	if (rc == 0 && clean)
-		rc = tree_draft_set(e->cat, r->node.id, 0, NULL);
 	if (rc == 0)
 		rc = tree_set_pending(e->cat, r->node.id, PENDING_NONE);
 	catalogue_end(e->cat, rc);
@@ -253,10 +265,8 @@ static int commit_reading(struct engine *e, struct reading *r, bool force, char 
 	unsigned char hash[REQUEST_HASH_SIZE];
 
 	crypto_hash_sha256(hash, (const unsigned char *)r->text.data, r->text.len);
-	if (!force && is_old_news(e, r, hash)) {
-		settled(e, r, true);
-		return 0;
-	}
+	if (!force && is_old_news(e, r, hash))
+		return take_over(e, r);
 	const int rc = reading_parse(e, r, error);
 	return rc < 0 ? rc : queue(e, r, hash, force, error);
 }
@@ -280,7 +290,7 @@ static void not_committed(struct engine *e, int64_t node, const struct reading *
 	if (rc == -EINVAL && why) {
 		/* The note first: who looks in between must not find a file that owes nothing. */
 		note(e, node, -rc, why);
-		settled(e, r, false);
+		settled(e, r);
 		return;
 	}
 	CLEANUP_FREE char *text = xasprintf("not queued yet: %s; it is tried again by itself",
@@ -300,6 +310,21 @@ static int note_close(struct engine *e, int64_t node)
 	return rc;
 }
 
+/* Nothing to parse, and somebody asked for it. */
+static int say_why_not(const struct reading *r, char **why)
+{
+	const char *name = r->name ? r->name : "it";
+
+	if (r->hidden)
+		return fail(why, -EINVAL,
+			"%s is in a folder whose name begins with a dot: what is there is not sent",
+			name);
+	return fail(why, -EINVAL,
+		names_is_prompt(name) ? "%s holds nothing to send"
+				      : "%s is no prompt: its name has to end in .prompt",
+		name);
+}
+
 int commit_node(struct engine *e, int64_t node, bool force, char **error)
 {
 	char *why = NULL;
@@ -311,10 +336,10 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error)
 	if (rc == 0) {
 		rc = commit_loaded(e, &r, force, &why);
 	} else if (rc == 1 && force) {
-		rc = fail(&why, -EINVAL, "%s holds nothing to send", r.name ? r.name : "it");
+		rc = say_why_not(&r, &why);
 	} else if (rc == 1) {
-		if (r.node.pending == PENDING_CLOSED)
-			settled(e, &r, false);
+		if (r.node.pending == PENDING_CLOSED && !r.hidden)
+			settled(e, &r);
 		rc = 0;
 	}
 
@@ -430,6 +455,25 @@ void engine_disturb(struct engine *e, int64_t node)
 	engine_post(e, disturb, node, NULL);
 }
 
+static void look_again(struct engine *e, int64_t id, void *arg)
+{
+	int64_t ids[RECOVER_BATCH], after = 0;
+	int n;
+
+	(void)id;
+	while ((n = tree_pending(e->cat, after, ids, RECOVER_BATCH)) > 0) {
+		for (int i = 0; i < n; i++)
+			if (!settle_find(e, ids[i]))
+				settle(e, ids[i], arg);
+		after = ids[n - 1];
+	}
+}
+
+void engine_folder_shown(struct engine *e)
+{
+	engine_post(e, look_again, 0, NULL);
+}
+
 void engine_commit_now(struct engine *e, int64_t node)
 {
 	commit_node(e, node, false, NULL);
@@ -445,7 +489,7 @@ void commit_release(struct engine *e)
 
 /* A file that was flushed and perhaps still open when the mount ended is a draft: its writer may
  * have had more to say (`(a; b) > f` flushes between the two), and half a prompt is not worth paying
- * for. Of what was submitted already there is nothing to say. */
+ * for. What was submitted already under its name is not paid again: it goes the way of any commit. */
 static void leave_draft(struct engine *e, const struct reading *r, bool has_text)
 {
 	unsigned char hash[REQUEST_HASH_SIZE];
@@ -457,15 +501,18 @@ static void leave_draft(struct engine *e, const struct reading *r, bool has_text
 	int rc = tree_get(e->cat, r->node.id, &now);
 	if (rc == 0 && (now.pending != PENDING_WRITTEN || file_is_changing(e->cat, now.id)))
 		rc = -EAGAIN;
-	if (rc == 0 && has_text && !is_old_news(e, r, hash))
+	const bool old = rc == 0 && has_text && is_old_news(e, r, hash);
+	if (rc == 0 && has_text && !old)
 		rc = tree_draft_set(e->cat, now.id, ECANCELED,
 			"the mount ended while this file was being written; what had reached it "
 			"is here, and nothing was sent. Save it again, or send it as it is: "
 			"echo 'again PATH' > control");
 	if (rc == 0)
-		rc = tree_set_pending(e->cat, now.id, PENDING_NONE);
+		rc = tree_set_pending(e->cat, now.id, old ? PENDING_CLOSED : PENDING_NONE);
 	rc = catalogue_end(e->cat, rc);
-	if (rc == 0)
+	if (rc == 0 && old)
+		commit_node(e, now.id, false, NULL);
+	else if (rc == 0)
 		engine_tell(e, CHANGE_REQUEST, now.id, 0, 0, 0);
 }
 

@@ -279,23 +279,25 @@ int engine_control(struct engine *e, const char *line, char **error)
 	return rc;
 }
 
-/* ---- a prompt was removed ---- */
+/* ---- a prompt was removed, or saved with other content ---- */
 
-/* What is sent meanwhile goes on (-ESTALE). What cannot be written is withdrawn when its turn comes:
- * the queue looks for the file as well. */
-static void withdraw(struct engine *e, int64_t id)
+/*
+ * What is sent meanwhile goes on (-ESTALE). What cannot be written is withdrawn when its turn comes:
+ * the queue looks for the file as well. One whose answer was lost and that a hub knows by its key goes
+ * on: it may be paid, going on costs nothing more, and its pictures come to /generations.
+ */
+static void withdraw(struct engine *e, int64_t id, const char *why)
 {
 	struct request r;
 
 	if (request_get(e->cat, id, &r) < 0)
 		return;
-	if (r.state == REQUEST_QUEUED || r.state == REQUEST_HELD)
-		life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL,
-			"canceled: %s was removed before it was sent", r.path);
+	if ((r.state == REQUEST_QUEUED || r.state == REQUEST_HELD) && r.reason == OUTCOME_OK)
+		life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL, "canceled: %s", why);
 	request_release(&r);
 }
 
-void engine_removed(struct engine *e, int64_t node)
+void control_withdraw(struct engine *e, int64_t node, const char *why)
 {
 	int64_t ids[BATCH], after = 0;
 	int n;
@@ -303,6 +305,11 @@ void engine_removed(struct engine *e, int64_t node)
 	while ((n = request_unsent_of_node(e->cat, node, after, ids, BATCH)) > 0)
 		for (int i = 0; i < n; i++) {
 			after = ids[i];
-			withdraw(e, ids[i]);
+			withdraw(e, ids[i], why);
 		}
+}
+
+void engine_removed(struct engine *e, int64_t node)
+{
+	control_withdraw(e, node, "the prompt was removed before it was sent");
 }

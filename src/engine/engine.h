@@ -72,6 +72,8 @@ void engine_settle(struct engine *e, int64_t node);
 /* It got its name by a rename: look at it now, on this thread; the request is durably queued (or
  * a note is made) when this returns. */
 void engine_commit_now(struct engine *e, int64_t node);
+/* A folder lost the dot that hid it: what was closed in it is looked at after the settle time. */
+void engine_folder_shown(struct engine *e);
 /* It was opened for writing, unlinked or renamed away: no commit from an earlier settle. */
 void engine_disturb(struct engine *e, int64_t node);
 /* The prompt file was removed: withdraws its request when that has not been sent. */

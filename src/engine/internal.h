@@ -106,6 +106,9 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error);
 void commit_recover(struct engine *e);
 void commit_release(struct engine *e);
 
+/* control.c: withdraws what was made of a prompt and is not sent. Not in a transaction. */
+void control_withdraw(struct engine *e, int64_t node, const char *why);
+
 /* judge.c: what is to become of a queued request now. Fills in what the verdict goes by: model,
  * price, balance; hold, reason and text for those that stop it. (thread) */
 enum verdict {

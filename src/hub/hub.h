@@ -30,6 +30,7 @@ struct hub_config {
 	const char *listen;	/* "127.0.0.1:8787"; port 0: any free one */
 	const char *public_url; /* begins the URLs in answers; NULL: http:// and the Host header */
 	int workers;
+	int wait_max_ms; /* a call without `async` waits so long at most, then is answered 202 */
 	struct hub_trouble trouble;
 };
 

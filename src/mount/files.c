@@ -19,13 +19,12 @@ static struct file *file_of(const struct fuse_file_info *fi)
 /* Whatever it was opened for, and however that went: what is due stays due. */
 static void close_tree(struct mount *m, struct file *f)
 {
-	const int64_t node = file_node(f);
-	const struct engine_event draft = {.what = CHANGE_REQUEST, .node = node};
+	const struct engine_event draft = {.what = CHANGE_REQUEST, .node = file_node(f)};
 	struct file_closed closed;
 
 	file_close(f, &closed);
 	if (closed.due)
-		engine_settle(m->engine, node);
+		engine_settle(m->engine, draft.node);
 	if (closed.draft)
 		notifier_changed(m->notifier, &draft);
 }

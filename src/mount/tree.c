@@ -351,10 +351,14 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		rc = -EXDEV;
 	if (rc == 0 && (flags & RENAME_NOREPLACE) && derived_shown(m, new_parent, new_name))
 		rc = -EEXIST;
+	const bool hidden = rc == 0 && S_ISDIR(n.st.st_mode) &&
+		(name[0] == '.' || tree_is_hidden(m->cat, ino_id(parent)));
 	if (rc == 0)
 		rc = tree_rename(m->cat, ino_id(parent), name, ino_id(new_parent), new_name, flags,
 			&r);
 	if (rc == 0)
 		follow_rename(m, name, new_name, &r);
+	if (rc == 0 && hidden)
+		engine_folder_shown(m->engine);
 	reply(req, rc);
 }
