@@ -136,6 +136,8 @@ static void set_common(struct net_call *c, const char *url)
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_seen);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, c);
 	curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 0L);
+	/* Nobody waits for a resolver's thread that nobody answers: not the end of a call, nor of all. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 }
 
 struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg)
