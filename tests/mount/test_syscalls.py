@@ -12,13 +12,15 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
-from faulthub import BareHub
-from harness import LIMIT, first_line, run, until
+from faulthub import BareHub, FaultHub
+from harness import ENV, LIMIT, first_line, run, until
 from soundness import is_sound, orders
 
+GENERATIONS = r"/api/v1/images/generations"
 SMALL = "---\nsize: 1024x640\n---\n"
 WHOLE = os.environ.get("SYSCALLS") == "all"
 QUIET = 3  # so many N in a row that meet nothing end a sweep
@@ -188,3 +190,100 @@ def test_a_call_that_fails(make_hub, make_mount, tmp_path, call):
         for sweep, said in zip(sweeps, pool.map(Sweep.go, sweeps)):
             print(f"\n{said}", end="")
             assert sweep.fired > 0, f"{call} was never met"
+
+
+# ---- the start after a kill, killed itself ----
+
+
+class Left:
+    """What a killed mount left: four orders whose answers never came, two that wait, three closed files
+    that are due, one that a writer still had open, and content of a file that is gone. Each start begins with a copy of it."""
+
+    def __init__(self, make_mount):
+        self.hub = FaultHub({("POST", GENERATIONS): "stall"})
+        self.mount = make_mount(None, "--settle", "600000", url=self.hub.url)
+        folder = self.mount / "requests"
+        for k in range(6):
+            (folder / f"sent{k}.part").write_text(f"sent {k}")
+            os.rename(folder / f"sent{k}.part", folder / f"sent{k}.prompt")
+        until("the orders", lambda: self.hub.count("POST") == 4)
+        for k in range(3):
+            self.mount.write(f"due{k}.prompt", f"due {k}")
+        with open(folder / "open.prompt", "w") as f:
+            f.write("open")
+            f.flush()
+            os.close(os.dup(f.fileno()))  # which flushes
+            until("releases", lambda: self.mount.sql("SELECT count(*) FROM node WHERE pending = 2") == ["3"])
+            self.mount.kill()
+            with contextlib.suppress(OSError):
+                f.close()
+        self.kept = self.mount.dir / "kept"
+        shutil.copytree(self.mount.state, self.kept)
+        (self.kept / "spool/999999").write_text("of a file that was removed")
+
+    def restore(self):
+        shutil.rmtree(self.mount.state)
+        shutil.copytree(self.kept, self.mount.state)
+
+    def start_killed(self, call, n):
+        """Starts under strace; whether it was killed before it had recovered."""
+        log = self.mount.dir / "strace"
+        with open(self.mount.log, "ab") as said:
+            tracer = subprocess.Popen(
+                ["strace", "-f", "-o", log, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={n}",
+                 *[str(a) for a in self.mount.argv()]], stdout=subprocess.DEVNULL, stderr=said, env=ENV)
+        try:
+            until("an end", lambda: tracer.poll() is not None or self.recovered(), limit=60)
+            killed = "killed by SIGKILL" in log.read_text(errors="replace")
+            if tracer.poll() is None:
+                run("fusermount3", "-uz", self.mount.path)
+            tracer.wait(LIMIT)
+        finally:
+            if tracer.poll() is None:
+                tracer.kill()
+                tracer.wait(LIMIT)
+        run("fusermount3", "-uzq", self.mount.path, check=False)
+        with open(self.mount.log, "a") as said:
+            said.write("<<<\n")
+        return killed
+
+    def recovered(self):
+        with contextlib.suppress(AssertionError):
+            return self.mount.sql("SELECT count(*) FROM node WHERE pending <> 0"
+                                  " UNION ALL SELECT count(*) FROM request WHERE id <= 4 AND state = 'sending'") == ["0", "0"]
+
+    def check(self, copy):
+        assert is_sound(self.mount.state / "catalogue.db", copy)
+        self.mount.start()
+        until("recovery", self.recovered)
+        rows = dict(r.split("|") for r in self.mount.sql(
+            "SELECT json_extract(wanted, '$.prompt'), group_concat(state) FROM request GROUP BY 1"))
+        assert sorted(rows) == sorted([f"sent {k}" for k in range(6)] + [f"due {k}" for k in range(3)])
+        for k in range(4):
+            assert rows[f"sent {k}"] == "unknown", rows
+        assert all("," not in states for states in rows.values()), f"two requests of one text: {rows}"
+        until("the note", lambda: (self.mount / "requests/open.status").exists())
+        assert self.mount.status("open").startswith("draft: ")
+        assert not (self.mount.state / "spool/999999").exists()
+        for name, text in (("open", "open"), ("due0", "due 0"), ("sent5", "sent 5")):
+            assert (self.mount / f"requests/{name}.prompt").read_text() == text
+        self.mount.kill()
+
+
+@pytest.mark.parametrize("call, few", [("pwrite64", (1, 8, 30)), ("fdatasync", (1, 2)), ("unlinkat", (1,))])
+def test_a_kill_while_it_recovers(make_mount, tmp_path, call, few):
+    left = Left(make_mount)
+    killed = runs = quiet = 0
+    for n in range(1, 1000) if WHOLE else few:
+        left.restore()
+        died = left.start_killed(call, n)
+        left.check(tmp_path / "copy")
+        runs, killed, quiet = runs + 1, killed + died, 0 if died else quiet + 1
+        if WHOLE and quiet == QUIET:
+            break
+    posts = [json.loads(b)["prompt"] for m, _, _, b in left.hub.requests if m == "POST"]
+    for k in range(4):
+        assert posts.count(f"sent {k}") == 1, "it was sent again"
+    print(f"\n{call}: {runs} starts, {killed} killed while they recovered, 0 sent again")
+    assert killed > 0
+    left.hub.close()
