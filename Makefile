@@ -136,10 +136,14 @@ check-sanitized: all | $(BUILD)/.check-packages
 		tests/mount/test_basics.py tests/mount/test_tree.py tests/mount/test_posix.py
 
 # Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
-torture: torture-kills
+torture: torture-kills torture-syscalls
 torture-kills: all | $(BUILD)/.check-packages
 	KILLS=$${KILLS:-300} IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
 		tests/mount/test_kills.py
+
+torture-syscalls: all | $(BUILD)/.check-packages
+	SYSCALLS=all IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_syscalls.py
 
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
@@ -201,14 +205,14 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
-	@echo "make torture         the long runs of the fault tests (torture-kills)"
+	@echo "make torture         the long runs of the fault tests (torture-kills, torture-syscalls)"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
 .PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo \
-	bench torture torture-kills install \
+	bench torture torture-kills torture-syscalls install \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

@@ -120,16 +120,17 @@ class FaultHub:
 
 
 class BareHub(FaultHub):
-    """A real hub, but for its one extension: it neither announces idempotency nor is it told a key.
-    delay: seconds that the answer to a POST is held back."""
+    """A real hub, but for its one extension: it neither announces idempotency nor is it told a key
+    (bare=False passes both on). delay: seconds that the answer to a POST is held back."""
 
-    def __init__(self, hub, delay=0):
+    def __init__(self, hub, delay=0, bare=True):
         self.hub, self.delay = hub, delay
+        self.dropped = ("idempotency", "idempotent-replayed", "idempotency-key") if bare else ()
         super().__init__()
 
     def _answer(self, request):
         method, path, headers, body = request
-        headers = {k: v for k, v in headers.items() if k not in ("idempotency-key", "connection")}
+        headers = {k: v for k, v in headers.items() if k not in ("connection", *self.dropped)}
         up = http_client.HTTPConnection("127.0.0.1", self.hub.port, timeout=60)
         try:
             up.request(method, path, body, headers)
@@ -141,7 +142,7 @@ class BareHub(FaultHub):
             up.close()
         if method == "POST":
             time.sleep(self.delay)
-        dropped = ("idempotency", "idempotent-replayed", "transfer-encoding", "content-length", "connection")
+        dropped = ("transfer-encoding", "content-length", "connection", *self.dropped)
         kept = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in dropped]
         return http(answer.status, body, headers=kept)
 
