@@ -185,8 +185,7 @@ help:
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
-.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage torture torture-money demo \
-	install \
-	uninstall format lint clean help
+.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage torture torture-money \
+	demo install uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

@@ -249,3 +249,52 @@ def test_a_thousand_posts_that_are_closed_in_silence(make_mount):
     unmount(mount)
     print(f"\n{n} POSTs closed in silence, {hub.count('POST')} received")
     hub.close()
+
+
+def test_a_batch_over_the_balance_is_held_and_goes_on(make_hub, make_mount):
+    """The hub takes an order before it charges: what is in flight counts, so that none fails."""
+    hub = make_hub("--workers", "1", credits=20)
+    mount = make_mount(hub)
+    catalogue = Catalogue(mount)
+    for k in range(6):
+        mount.write(f"b{k}.prompt", f"---\nsize: 1024x1024\n---\nb{k}")
+    until("two pictures, four held", lambda: (catalogue.count("succeeded"), catalogue.count("held")) == (2, 4))
+    assert hub.credits() == 4 and "not charged" in mount.status("b5")
+    hub.cli("credits", "grant", "test", "20")
+    (mount / "control").write_text("refresh\n")
+    until("three more", lambda: (catalogue.count("succeeded"), catalogue.count("held")) == (5, 1))
+    hub.cli("credits", "grant", "test", "100")
+    (mount / "control").write_text("refresh\n")
+    until("all", lambda: catalogue.count("succeeded") == 6)
+    assert len(hub.charges()) == 6 and hub.credits() == 92
+    sent = mount.sql("SELECT request FROM log WHERE text LIKE 'sending to%'")
+    assert sent == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_429_and_402_pause_the_queue_and_fail_nothing(make_mount):
+    script = [http(429, headers=["Retry-After: 1"]), http(429), http(402)]
+    posts = []
+
+    def answer(request):
+        posts.append(request[3])
+        if len(posts) <= len(script):
+            return script[len(posts) - 1]
+        return http(202, {"id": f"gen_{len(posts):08}", "status": "queued"})
+
+    hub = FaultHub({("POST", GENERATIONS): answer})
+    mount = make_mount(url=hub.url)
+    catalogue = Catalogue(mount)
+    for k in range(4):
+        mount.write(f"q{k}.prompt", f"q{k}")
+
+    def going():
+        (mount / "control").write_text("refresh\n")  # past the pause; Retry-After itself is kept
+        return (catalogue.count("running"), catalogue.count("held")) == (3, 1)
+
+    until("three to run, one held", going, limit=60)
+    hub.routes[("GET", r"/api/v1/credits")] = http(200, {"credits": 900})
+    (mount / "control").write_text("refresh\n")
+    until("all to run", lambda: catalogue.count("running") == 4)
+    assert len(posts) == 4 + len(script)
+    print(f"\n{len(script)} refusals, {len(posts)} POSTs, none failed")
+    hub.close()
