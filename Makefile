@@ -148,6 +148,21 @@ torture-syscalls: all | $(BUILD)/.check-packages
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
 
+# Every test on a build that counts, then lines by folder; fails unless the path of the money has all
+# of its branches covered and the rest 85 % of its lines. A daemon killed with SIGKILL counts nothing.
+COVERAGE_PACKAGES := lcov
+coverage:
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES) $(COVERAGE_PACKAGES)"
+	@find build -name '*.gcda' -delete 2>/dev/null; true
+	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-hub check-mount
+	@sh tests/coverage.sh build/coverage
+
+# Long runs: a fault at every byte, of every kind.
+torture: torture-money
+torture-money: all | $(BUILD)/.check-packages
+	FAULT_STEP=1 IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_money.py -k every_byte
+
 demo: all
 	@IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh examples/demo.sh
 
@@ -205,14 +220,15 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
-	@echo "make torture         the long runs of the fault tests (torture-kills, torture-syscalls)"
+	@echo "make torture         the long runs: torture-kills, torture-syscalls, torture-money (a cut, a stall and a"
+	@echo "                     change at every byte of the paid POST, both ways)"
+	@echo "make coverage        every test on a counting build; lines by folder, branches where money moves"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
-.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo \
-	bench torture torture-kills torture-syscalls install \
-	uninstall format lint clean help
+.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage demo \
+	bench torture torture-kills torture-syscalls torture-money install uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)
