@@ -15,6 +15,7 @@ CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rs
 	openssh-client openssh-sftp-server smbclient $(SAMBA)
 # Its package starts a server where systemd runs; there it is only tested when it is installed already.
 SAMBA := $(if $(wildcard /run/systemd/system),,samba)
+TORTURE_PACKAGES := $(CHECK_PACKAGES) stress-ng fio openssl
 
 # ---- flags ----
 
@@ -65,6 +66,9 @@ $(BUILD)/.build-packages: Makefile
 	@mkdir -p $(@D) && touch $@
 $(BUILD)/.check-packages: Makefile
 	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES)"
+	@mkdir -p $(@D) && touch $@
+$(BUILD)/.torture-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(TORTURE_PACKAGES)"
 	@mkdir -p $(@D) && touch $@
 install-packages:
 	@missing=$$(for p in $(PACKAGES); do \
@@ -141,6 +145,15 @@ torture-kills: all | $(BUILD)/.check-packages
 	KILLS=$${KILLS:-300} IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
 		tests/mount/test_kills.py
 
+# stress-ng and fio on scratch files; DURATION is their seconds in all (60).
+torture: torture-posix
+torture-posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) DURATION=$(DURATION) $(PYTEST) -q -s -p no:cacheprovider tests/torture
+
+# The public pjdfstest, of which PJDFSTEST is a built copy, against tests/posix-expected.txt.
+posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B tests/posix.py $(PJDFSTEST)
+
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
 
@@ -201,14 +214,15 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
-	@echo "make torture         the long runs of the fault tests (torture-kills)"
+	@echo "make torture         the long runs of the fault tests (torture-kills), stress-ng and fio (torture-posix)"
+	@echo "make posix PJDFSTEST=DIR   the public pjdfstest, of which DIR is a built copy"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
 .PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo \
-	bench torture torture-kills install \
+	bench torture torture-kills torture-posix posix install \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

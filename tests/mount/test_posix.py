@@ -131,10 +131,7 @@ class World:
         assert not [p for p in fds if p.startswith(str(self.mount.path))]
         assert self.count() == (self.expected, self.expected)
         self.mount.stop()
-        assert self.mount.sql("PRAGMA integrity_check") == ["ok"]
-        assert self.mount.sql("SELECT count(*) FROM node WHERE parent IS NULL") == ["1"]
-        left = {int(n) for n in os.listdir(self.mount.state / "spool")}
-        assert left <= {int(n) for n in self.mount.sql("SELECT id FROM node")}
+        self.mount.check_state()
 
     def close(self):
         self.mount.close()
