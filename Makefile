@@ -152,7 +152,7 @@ torture-posix: all | $(BUILD)/.torture-packages
 
 # The public pjdfstest, of which PJDFSTEST is a built copy, against tests/posix-expected.txt.
 posix: all | $(BUILD)/.torture-packages
-	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B tests/posix.py $(PJDFSTEST)
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B tests/pjdfstest.py $(PJDFSTEST)
 
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount

@@ -33,7 +33,7 @@ NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO_RANGE, INSERT, UNSHARE = 1, 2, 8, 16, 32, 64
 OFD_SETLK, REALTIME_COARSE = 37, 5
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who can become others and trace the mount")
 
 
 def check(result, what):
@@ -434,6 +434,7 @@ def syncs(world, action):
     return sum(f"{call}(" in line for line in text.splitlines() for call in ("fsync", "fdatasync"))
 
 
+@root_only
 def test_what_is_made_durable(world, dir):
     fds = {flags: os.open(dir / f"f{flags}", os.O_CREAT | os.O_WRONLY | flags)
            for flags in (0, os.O_SYNC, os.O_DSYNC)}

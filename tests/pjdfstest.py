@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Runs the public pjdfstest on the /requests of a real mount: posix.py DIR [--list]
+"""Runs the public pjdfstest on the /requests of a real mount: pjdfstest.py DIR [--list]
 
 DIR is a built copy of https://github.com/pjd/pjdfstest. Each of its test files runs in a folder of
 its own. posix-expected.txt has the tests that may not pass, with the reasons; any other failure and
