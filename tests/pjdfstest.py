@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import Hub, Mount
 
-SUITES = "open unlink rename truncate ftruncate mkdir rmdir symlink utimensat".split()
+SUITES = "open unlink rename truncate ftruncate mkdir rmdir symlink utimensat chmod chown".split()
 EXPECTED = Path(__file__).with_name("posix-expected.txt")
 REFUSED = re.compile(r" (fifo|block|char|socket)\b")
 LOOP = re.compile(r"^\s*for type\d* in .*$", re.M)
