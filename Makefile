@@ -9,12 +9,13 @@ comma    := ,
 # What is needed to build, and what the tests need on top (Debian's packages).
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev zlib1g-dev
+# Samba's package starts a server where systemd runs; there it is only tested when it is installed already.
+SAMBA := $(if $(wildcard /run/systemd/system),,samba)
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
 	inotify-tools libglib2.0-bin procps strace \
 	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
 	openssh-client openssh-sftp-server smbclient $(SAMBA)
-# Its package starts a server where systemd runs; there it is only tested when it is installed already.
-SAMBA := $(if $(wildcard /run/systemd/system),,samba)
+TORTURE_PACKAGES := $(CHECK_PACKAGES) stress-ng fio openssl
 
 # ---- flags ----
 
@@ -65,6 +66,9 @@ $(BUILD)/.build-packages: Makefile
 	@mkdir -p $(@D) && touch $@
 $(BUILD)/.check-packages: Makefile
 	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES)"
+	@mkdir -p $(@D) && touch $@
+$(BUILD)/.torture-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(TORTURE_PACKAGES)"
 	@mkdir -p $(@D) && touch $@
 install-packages:
 	@missing=$$(for p in $(PACKAGES); do \
@@ -145,6 +149,15 @@ torture-syscalls: all | $(BUILD)/.check-packages
 	SYSCALLS=all IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
 		tests/mount/test_syscalls.py
 
+# stress-ng and fio on scratch files; DURATION is their seconds in all (60).
+torture: torture-posix
+torture-posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) DURATION=$(DURATION) $(PYTEST) -q -s -p no:cacheprovider tests/torture
+
+# The public pjdfstest, of which PJDFSTEST is a built copy, against tests/posix-expected.txt.
+posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B tests/pjdfstest.py $(PJDFSTEST)
+
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
 
@@ -221,7 +234,8 @@ help:
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
 	@echo "make torture         the long runs: torture-kills, torture-syscalls, torture-money (a cut, a stall and a"
-	@echo "                     change at every byte of the paid POST, both ways)"
+	@echo "                     change at every byte of the paid POST, both ways), torture-posix (stress-ng, fio)"
+	@echo "make posix PJDFSTEST=DIR   the public pjdfstest, of which DIR is a built copy"
 	@echo "make coverage        every test on a counting build; lines by folder, branches where money moves"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
@@ -229,6 +243,7 @@ help:
 	@echo "make lint format clean uninstall"
 
 .PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage demo \
-	bench torture torture-kills torture-syscalls torture-money install uninstall format lint clean help
+	bench posix torture torture-kills torture-syscalls torture-money torture-posix install uninstall format \
+	lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)
