@@ -76,6 +76,7 @@ struct engine {
 	struct list flights;	  /* generations followed: struct flight */
 	int n_flights;
 	void *flight_tree;	  /* the same by generation, tsearch(3) */
+	int64_t poll_line_ms;	  /* when the last poll in line has its turn (monotonic) */
 	struct list errands;	  /* arguments of calls that only net's `done` would free */
 	struct timer midnight;	  /* a new day's budget */
 	bool idempotent;	  /* its last good answer announced it (setting "idempotent") */

@@ -94,6 +94,21 @@ static int stat_text(struct mount *m, fuse_ino_t ino, struct stat *st)
 	return 0;
 }
 
+/* The answer holds the pictures' addresses, which are fetched anew when they have expired. */
+static int64_t time_of_addresses(struct mount *m, int64_t generation)
+{
+	struct image *images;
+	size_t n;
+	int64_t ms = 0;
+
+	if (image_list(m->cat, generation, &images, &n) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		ms = images[i].url_ms > ms ? images[i].url_ms : ms;
+	images_free(images, n);
+	return ms;
+}
+
 /* Whether all that a status speaks of has its last word. r: of the request whose latest it is. */
 static bool is_last_word(struct mount *m, const struct generation_outline *g,
 	const struct request_brief *r)
@@ -133,6 +148,10 @@ static int stat_generation_text(struct mount *m, fuse_ino_t ino, struct stat *st
 		latest = g.request && request_brief(m->cat, g.request, &r) == 0 &&
 			r.generation == id;
 		changed = latest && r.changed_ms > g.changed_ms ? r.changed_ms : g.changed_ms;
+		if (text == GTEXT_RESPONSE) {
+			const int64_t fetched = time_of_addresses(m, id);
+			changed = fetched > changed ? fetched : changed;
+		}
 		if (text == GTEXT_STATUS && is_last_word(m, &g, latest ? &r : NULL))
 			*timeout = KEEP;
 	}
