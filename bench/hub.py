@@ -10,7 +10,7 @@ CONNECTIONS = 64
 
 def wrk(bench, hub, script, path="", **env):
     """(requests a second, how many were answered)."""
-    text = output(["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{2 if bench.quick else 6}s",
+    text = output(["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{2 if bench.quick else 6}s", "--timeout", "60s",
                    "-H", f"Authorization: Bearer {hub.key}", "-s", HERE / script, hub.url + path],
                   env=dict(os.environ, **env))
     assert "Non-2xx" not in text and "Socket errors" not in text, text
