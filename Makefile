@@ -164,6 +164,11 @@ bench: all $(BENCH_TOOLS)
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/bench.py $(if $(ONLY),--only $(ONLY)) \
 		$(if $(QUICK),--quick --results $(BUILD)/bench/results,--results $(if $(ONLY),$(BUILD)/bench/results,bench))
 
+# Where the time goes in the program, by perf and strace.
+bench-profile: all $(BENCH_TOOLS)
+	@$(MAKE) --no-print-directory install-packages PACKAGES="linux-perf strace"
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/profiles.py --results bench
+
 # ---- housekeeping ----
 
 install: all
@@ -192,11 +197,13 @@ help:
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
+	@echo "make bench-profile   where its time goes, into bench/PROFILE.md"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
-.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo bench install \
+.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo bench \
+	bench-profile install \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

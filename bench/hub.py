@@ -38,11 +38,17 @@ def posts(bench, hub):
                         "answered ones are there", median(samples), a_second, at_least=2000)
 
 
-def gets(bench, hub):
+def some_ids(bench, hub):
+    """A file with ids of generations that the hub has, for get.lua."""
     ids = bench.tmp / "ids"
     ids.write_text(harness.run("sqlite3", f"file:{hub.data}/hub.db?mode=ro",
                                "SELECT id FROM generation ORDER BY random() LIMIT 10000").stdout)
-    samples = [wrk(bench, hub, "get.lua", BENCH_IDS=str(ids))[0] for _ in range(bench.runs)]
+    return str(ids)
+
+
+def gets(bench, hub):
+    ids = some_ids(bench, hub)
+    samples = [wrk(bench, hub, "get.lua", BENCH_IDS=ids)[0] for _ in range(bench.runs)]
     bench.report.figure(f"GET of a generation at imagehubd, {CONNECTIONS} connections",
                         spread(samples, a_second), median(samples), a_second, at_least=10000)
 
