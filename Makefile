@@ -206,6 +206,11 @@ bench: all $(BENCH_TOOLS)
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/bench.py $(if $(ONLY),--only $(ONLY)) \
 		$(if $(QUICK),--quick --results $(BUILD)/bench/results,--results $(if $(ONLY),$(BUILD)/bench/results,bench))
 
+# Where the time goes in the program, by perf and strace.
+bench-profile: all $(BENCH_TOOLS)
+	@$(MAKE) --no-print-directory install-packages PACKAGES="linux-perf strace"
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/profiles.py --results bench
+
 # ---- housekeeping ----
 
 install: all
@@ -238,12 +243,13 @@ help:
 	@echo "make posix PJDFSTEST=DIR   the public pjdfstest, of which DIR is a built copy"
 	@echo "make coverage        every test on a counting build; lines by folder, branches where money moves"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
+	@echo "make bench-profile   where its time goes, into bench/PROFILE.md"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
 .PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage demo \
-	bench posix torture torture-kills torture-syscalls torture-money torture-posix install uninstall format \
-	lint clean help
+	bench bench-profile posix torture torture-kills torture-syscalls torture-money torture-posix install \
+	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)
