@@ -10,7 +10,6 @@
  * "The same content saved again" is meant of the name: many programs do not write into a file but
  * put another in its place (rsync, sed -i, tar, vim), which is a new node.
  */
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/names.h"
 #include "catalogue/file.h"
@@ -20,18 +19,10 @@
 #include "engine/life.h"
 #include "engine/references.h"
 #include <errno.h>
-#include <search.h>
 #include <sodium.h>
 #include <stdio.h>
 
 enum { RECOVER_BATCH = 256 };
-
-/* A file whose settle time runs; in a tree by its node, as thousands may be closed at once. */
-struct settle {
-	struct timer timer;
-	struct engine *e;
-	int64_t node;
-};
 
 /* ---- reading a prompt with all that it draws in ---- */
 
@@ -95,9 +86,6 @@ static int reading_parse(struct engine *e, struct reading *r, char **error)
 }
 
 /* ---- the commit ---- */
-
-static void settle(struct engine *e, int64_t node, void *delay_ms);
-static int64_t retry_delay_ms = 5000;
 
 static void note(struct engine *e, int64_t node, int err, const char *text)
 {
@@ -296,7 +284,7 @@ static void not_committed(struct engine *e, int64_t node, const struct reading *
 	CLEANUP_FREE char *text = xasprintf("not queued yet: %s; it is tried again by itself",
 		why ? why : strerror(-rc));
 	note(e, node, -rc, text);
-	engine_post(e, settle, node, &retry_delay_ms);
+	settle_retry(e, node);
 }
 
 /* The close of its last writer, if that could not be noted when it happened. */
@@ -356,6 +344,11 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error)
 	return rc;
 }
 
+void engine_commit_now(struct engine *e, int64_t node)
+{
+	commit_node(e, node, false, NULL);
+}
+
 /* ---- FLUSH: what the writer must mend ---- */
 
 int engine_validate(struct engine *e, int64_t node)
@@ -378,111 +371,6 @@ int engine_validate(struct engine *e, int64_t node)
 	if (rc == 0 && tree_draft_get(e->cat, node, &err, NULL, NULL) == 0)
 		note(e, node, 0, NULL);
 	return 0;
-}
-
-/* ---- settling ---- */
-
-static int settle_compare(const void *a, const void *b)
-{
-	const int64_t x = ((const struct settle *)a)->node;
-	const int64_t y = ((const struct settle *)b)->node;
-
-	return x < y ? -1 : x > y;
-}
-
-static struct settle *settle_find(struct engine *e, int64_t node)
-{
-	const struct settle key = {.node = node};
-	struct settle *const *found = tfind(&key, &e->settling, settle_compare);
-
-	return found ? *found : NULL;
-}
-
-static void settle_free(void *settle)
-{
-	struct settle *s = settle;
-
-	timer_cancel(&s->e->timers, &s->timer);
-	free(s);
-}
-
-static void settle_end(struct settle *s)
-{
-	tdelete(s, &s->e->settling, settle_compare);
-	settle_free(s);
-}
-
-static void settle_over(struct timer *timer)
-{
-	struct settle *s = CONTAINER_OF(timer, struct settle, timer);
-	struct engine *e = s->e;
-	const int64_t node = s->node;
-
-	settle_end(s);
-	commit_node(e, node, false, NULL);
-}
-
-/* delay_ms: NULL for the settle time. */
-static void settle(struct engine *e, int64_t node, void *delay_ms)
-{
-	const int64_t delay = delay_ms ? *(int64_t *)delay_ms : e->config.settle_ms;
-	struct settle *s = settle_find(e, node);
-
-	if (!s) {
-		s = xcalloc(1, sizeof *s);
-		*s = (struct settle){.timer.fire = settle_over, .e = e, .node = node};
-		tsearch(s, &e->settling, settle_compare);
-	}
-	timer_set(&e->timers, &s->timer, clock_mono_ms() + delay);
-}
-
-static void disturb(struct engine *e, int64_t node, void *arg)
-{
-	struct settle *s = settle_find(e, node);
-
-	(void)arg;
-	if (s)
-		settle_end(s);
-}
-
-void engine_settle(struct engine *e, int64_t node)
-{
-	engine_post(e, settle, node, NULL);
-}
-
-void engine_disturb(struct engine *e, int64_t node)
-{
-	engine_post(e, disturb, node, NULL);
-}
-
-static void look_again(struct engine *e, int64_t id, void *arg)
-{
-	int64_t ids[RECOVER_BATCH], after = 0;
-	int n;
-
-	(void)id;
-	while ((n = tree_pending(e->cat, after, ids, RECOVER_BATCH)) > 0) {
-		for (int i = 0; i < n; i++)
-			if (!settle_find(e, ids[i]))
-				settle(e, ids[i], arg);
-		after = ids[n - 1];
-	}
-}
-
-void engine_folder_shown(struct engine *e)
-{
-	engine_post(e, look_again, 0, NULL);
-}
-
-void engine_commit_now(struct engine *e, int64_t node)
-{
-	commit_node(e, node, false, NULL);
-}
-
-void commit_release(struct engine *e)
-{
-	tdestroy(e->settling, settle_free);
-	e->settling = NULL;
 }
 
 /* ---- start-up ---- */

@@ -212,7 +212,7 @@ void engine_stop(struct engine *e, int64_t grace_ms)
 	pictures_release(e);
 	follow_release(e);
 	account_release(e);
-	commit_release(e);
+	settle_release(e);
 }
 
 void engine_destroy(struct engine *e)

@@ -4,11 +4,11 @@
  * One thread, the engine's, owns everything marked (thread). Other threads reach it by
  * engine_post(). `lock` is a leaf: nothing is called with it held.
  *
- *	commit.c	the commit rule: a file of /requests → a queued request
+ *	commit.c	the commit rule: a file of /requests → a queued request; settle.c: when
  *	judge.c		whether a queued request may be sent: pause, price, budget, balance
  *	submit.c	the queue and the sending: the gate, the intent, the paid POST
  *	answer.c	what came of a POST; start-up
- *	follow.c	polls; success; the pictures' sizes
+ *	follow.c	polls (flight.h): record.c, landing.c
  *	account.c	models, balance, whether the hub answers
  *	pictures.c	pictures (picture.h): readers; fetch.c, keep.c, ahead.c, cache.c
  *	adopt.c		generations that others started
@@ -106,7 +106,11 @@ void engine_kick(struct engine *e);
  * *error when nothing was queued because of the text; 1 when a request was queued, else 0. */
 int commit_node(struct engine *e, int64_t node, bool force, char **error);
 void commit_recover(struct engine *e);
-void commit_release(struct engine *e);
+
+/* settle.c */
+/* Looks at it again in a few seconds: this machine was at fault. Any thread. */
+void settle_retry(struct engine *e, int64_t node);
+void settle_release(struct engine *e); /* (thread) */
 
 /* control.c: withdraws what was made of a prompt and is not sent. Not in a transaction. */
 void control_withdraw(struct engine *e, int64_t node, const char *why);
@@ -155,7 +159,7 @@ void answer_release(struct engine *e);
 /* With a move to a state that ends or gives back a try: settles its charge by r->charged. */
 extern const struct life_with answer_settle;
 
-/* follow.c (thread) */
+/* follow.c, record.c (thread) */
 void follow_recover(struct engine *e);
 /* Takes a generation's first answer (a POST's, an adoption's): inserts or updates its row and
  * follows it to its end. Inside a transaction of the caller's; -errno. */
