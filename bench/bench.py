@@ -10,6 +10,7 @@ import collections
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,7 @@ def main():
     options.add_argument("--results", type=Path, required=True)
     o = options.parse_args()
     o.results.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # unmounts on its way out
     begin = time.monotonic()
     # On the disk of the build folder, as /tmp may be memory.
     tmp = Path(tempfile.mkdtemp(prefix="run-", dir=TOOLS))
@@ -78,7 +80,7 @@ def main():
             plots = draw(bench, o.results)
         taken = time.monotonic() - begin
         head.append(("taken", f"{taken / 60:.1f} minutes{' (QUICK)' if o.quick else ''}"))
-        text = bench.report.markdown(head, plots, (HERE / "NOTES.md").exists())
+        text = bench.report.markdown(head, plots, os.path.relpath(HERE / "NOTES.md", o.results))
         (o.results / "RESULTS.md").write_text(text)
         say(f"{o.results / 'RESULTS.md'}: {len(bench.report.rows)} rows, "
             f"{len(bench.report.missed())} missed, {taken:.0f} s")

@@ -34,7 +34,7 @@ class Pictures:
         self.names = [f"p{k:03}-{i + 1}.png" for k in range(count // EACH) for i in range(EACH)]
         self.urls = self.collect("set", self.names)
         self.sum = peers.sha256(self.files, self.names)
-        self.some = self.names[:8 if bench.quick else 100]  # for what takes long
+        self.some = self.names[:8 if bench.quick else 50]  # for what takes long
         os.sync()
 
     def order(self, name, n):

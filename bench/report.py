@@ -47,14 +47,16 @@ class Report:
 
     def _judge(self, value, limit, least):
         good = value >= limit if least else value <= limit
+        if not value:
+            return "yes" if good else "**no**"
         if good:
             return "yes"
         factor = limit / value if least else value / limit
-        return f"**no**, by a factor of {factor:.2f}" if limit else "**no**"
+        return f"**no**, by a factor of {factor:.2f}"
 
     def ratio(self, what, ours, theirs, at_most=None, names=("imagehubfs", "peer"), note=""):
         """The median of the rounds' ratios; times in seconds."""
-        value = median([a / b for a, b in zip(ours, theirs, strict=True)])
+        value = round(median([a / b for a, b in zip(ours, theirs, strict=True)]), 2)
         self._add(what, f"{names[0]} {spread(ours)}; {names[1]} {spread(theirs)}{note}",
                   f"{value:.2f}",
                   f"at most {at_most:.2f}" if at_most else "",
@@ -78,8 +80,8 @@ class Report:
         return [row for row in self.rows if row[5].startswith("**no")]
 
     def markdown(self, head, plots, notes):
-        lines = ["# Benchmark results", "", "Made by `make bench`; see [NOTES.md](NOTES.md) for what "
-                 "bounds the figures and how each is taken." if notes else "Made by `make bench`.",
+        lines = ["# Benchmark results", "", f"Made by `make bench`; [NOTES.md]({notes}) says how each "
+                 "figure is taken and what bounds it.",
                  "Figures are medians of all runs, least and most in parentheses; a ratio is the median",
                  "of the ratios of runs made in pairs.", ""]
         lines += [f"- {name}: {value}" for name, value in head]
@@ -119,7 +121,7 @@ def _field(path, name):
 def machine(tmp, runs, root):
     memory = int(_field("/proc/meminfo", "MemTotal").split()[0]) / 1024 / 1024
     system = _field_of_release("PRETTY_NAME")
-    disk = subprocess.run(["findmnt", "-no", "FSTYPE,OPTIONS", "-T", str(tmp)], text=True,
+    disk = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", str(tmp)], text=True,
                           stdout=subprocess.PIPE, check=False).stdout.strip()
     commit = subprocess.run(["git", "-C", str(root), "log", "-1", "--format=%h of %cs"], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout.strip()
@@ -129,7 +131,7 @@ def machine(tmp, runs, root):
         ("machine", f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} processors, "
                     f"{memory:.0f} GiB of memory"),
         ("system", f"{system}, Linux {platform.release()}"),
-        ("disk", f"{disk} ({tmp_name(tmp)})"),
+        ("disk", f"{disk}, {shutil.disk_usage(tmp).free / 1e9:.0f} GB free"),
         ("load before it began", f"{os.getloadavg()[0]:.2f}"),
         ("runs", f"{runs} of each"),
         ("imagehubfs", commit or "?"),
@@ -137,10 +139,6 @@ def machine(tmp, runs, root):
                              _first(["rclone", "version"]), _first(["httpdirfs", "--version"]),
                              f"libfuse {fuse}", _first(["wrk", "-v"]).split(" Copyright")[0]])),
     ]
-
-
-def tmp_name(tmp):
-    return f"{shutil.disk_usage(tmp).free / 1e9:.0f} GB free"
 
 
 def _field_of_release(name):

@@ -26,8 +26,8 @@ def mib(value):
     return f"{number(value / MIB)} MiB"
 
 
-def hub_id(number):
-    return "gen_" + hashlib.blake2b(str(number).encode(), digest_size=12).hexdigest()
+def hub_id(i):
+    return "gen_" + hashlib.blake2b(str(i).encode(), digest_size=12).hexdigest()
 
 
 # ---- databases ----
@@ -277,7 +277,26 @@ def stamp(state):
             for s in [os.stat(state / name)]]
 
 
-def in_flight(bench, count, window, last):
+def is_quiet(state):
+    before = stamp(state)
+    time.sleep(0.3)
+    return stamp(state) == before
+
+
+def watch(ours, seconds, times):
+    """Windows of so many seconds: (shares of a core, resident bytes, whether the database was
+    written)."""
+    shares, sizes, before = [], [], stamp(ours.mount.state)
+    for _ in range(times):
+        used, begin = cpu(ours.pid), time.monotonic()
+        time.sleep(seconds)
+        shares.append((cpu(ours.pid) - used) / (time.monotonic() - begin))
+        sizes.append(memory(ours.pid))
+    return shares, sizes, stamp(ours.mount.state) != before
+
+
+def in_flight(bench, count, seconds, last):
+    """One point of the plot; the last one is judged."""
     world = World(bench, "--hold", succeeds=False)
     ours = world.copied(count - 1)
     world.hub.stop()
@@ -290,38 +309,36 @@ def in_flight(bench, count, window, last):
 
         ours.start()
         harness.until("every one's first poll", lambda: len(polls()) >= count or time.sleep(0.1), 300)
-        harness.until("a quiet database", lambda: stamp(ours.mount.state) == (
-            time.sleep(0.3), stamp(ours.mount.state))[1] or None, 60)
-        before, used, begin = stamp(ours.mount.state), cpu(ours.pid), time.monotonic_ns()
-        time.sleep(window)
-        end = time.monotonic_ns()
-        share = (cpu(ours.pid) - used) / ((end - begin) / 1e9)
-        written = stamp(ours.mount.state) != before
-        resident = memory(ours.pid)
-        seen = polls()
-        total = sum(begin <= at < end for at in seen)
-        busy = [0] * int((end - seen[0]) // 10**9)  # whole seconds since the first, the start included
-        for at in seen:
-            if (at - seen[0]) // 10**9 < len(busy):
-                busy[(at - seen[0]) // 10**9] += 1
-        harness.until("counting", lambda: ours.mount.sql(
-            "SELECT count(*) FROM request WHERE state = 'running'") == [str(count)])
+        harness.until("a quiet database", lambda: is_quiet(ours.mount.state), 60)
+        shares, sizes, written = watch(ours, seconds, bench.runs)
+        seen = sorted(polls())
+        running = ours.mount.sql("SELECT count(*) FROM request WHERE state = 'running'")
+        assert running == [str(count)], f"{running} in flight instead of {count}"
         ours.stop()
     world.hub.close()
     ours.mount.close()
-    bench.plot["inflight"].append([float(count), resident / MIB, share * 100])
-    if not last:
-        return
-    r, what = bench.report, f"{count:,} generations in flight"
-    r.figure(f"{what}: resident memory", mib(resident), resident, mib, at_most=64 * MIB)
-    r.figure(f"{what}: processor", f"over {window} s, {total:,} polls", share,
-             lambda v: f"{v * 100:.1f} % of one core", at_most=0.05)
+    bench.plot["inflight"].append([float(count), median(sizes) / MIB, median(shares) * 100])
+    if last:
+        judge_flight(bench.report, f"{count:,} generations in flight", shares, sizes, written, seen)
+
+
+def percent(share):
+    return f"{share * 100:.1f} %"
+
+
+def judge_flight(report, what, shares, sizes, written, seen):
+    busy = [0] * (1 + (seen[-1] - seen[0]) // 10**9)  # polls in each second, the start included
+    for at in seen:
+        busy[(at - seen[0]) // 10**9] += 1
     average = sum(busy) / len(busy)
-    r.figure(f"{what}: polls in the busiest second / on average",
-             f"most {max(busy):,}, on average {number(average)} a second, over {len(busy)} s from the mount "
-             "on", max(busy) / average, number, at_most=3.0)
-    r.fact(f"{what}: writes to the database while nothing changes", "some" if written else "none",
-           not written, "none")
+    report.figure(f"{what}: resident memory", spread(sizes, mib), median(sizes), mib, at_most=64 * MIB)
+    report.figure(f"{what}: processor, of one core", spread(shares, percent), median(shares), percent,
+                  at_most=0.05)
+    report.figure(f"{what}: polls in the busiest second / on average",
+                  f"most {max(busy):,}, on average {number(average)} a second, over {len(busy)} s from "
+                  "the mount on", max(busy) / average, number, at_most=3.0)
+    report.fact(f"{what}: writes to the database while nothing changes", "some" if written else "none",
+                not written, "none")
 
 
 def run(bench):
@@ -336,5 +353,5 @@ def run(bench):
     bench.report.begin("In flight")
     for count in counts:
         say(f"{count:,} in flight")
-        in_flight(bench, count, 4 if bench.quick else 60 if count == counts[-1] else 10,
+        in_flight(bench, count, 2 if bench.quick else 12 if count == counts[-1] else 3,
                   count == counts[-1])

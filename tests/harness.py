@@ -22,7 +22,8 @@ FS = str(BUILD / "imagehubfs")
 HUB = str(BUILD / "imagehubd")
 LIMIT = 20  # seconds that anything may take; sanitizers are slow
 ENV = dict(os.environ, LSAN_OPTIONS=f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0",
-           ASAN_OPTIONS="detect_leaks=1:exitcode=99", UBSAN_OPTIONS="print_stacktrace=1")
+           ASAN_OPTIONS="detect_leaks=1:exitcode=99", UBSAN_OPTIONS="print_stacktrace=1",
+           TSAN_OPTIONS=f"suppressions={ROOT}/tests/tsan.supp:halt_on_error=1:exitcode=66")
 for name in ("IMAGEHUB_API_KEY", "CREDENTIALS_DIRECTORY"):
     ENV.pop(name, None)
 

@@ -10,12 +10,18 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+int64_t timespec_to_ns(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 int64_t now_ns(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+	/* The clock that the kernel stamps the files of the spool with: what is done later is no older. */
+	clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	return timespec_to_ns(t);
 }
 
 struct timespec ns_to_timespec(int64_t ns)
@@ -227,6 +233,11 @@ int catalogue_end(struct catalogue *cat, int rc)
 	return rc;
 }
 
+int catalogue_sync(struct catalogue *cat)
+{
+	return db_sync(cat->db);
+}
+
 /* ---- settings ---- */
 
 char *catalogue_setting(struct catalogue *cat, const char *name)
@@ -318,6 +329,11 @@ int64_t catalogue_changes(struct catalogue *cat)
 	const int64_t n = db_total_changes(cat->db);
 	db_unlock(cat->db);
 	return n;
+}
+
+int64_t catalogue_scanned(struct catalogue *cat)
+{
+	return db_scanned(cat->db);
 }
 
 int catalogue_dirfd(struct catalogue *cat)

@@ -166,12 +166,14 @@ int file_truncate(struct file *f)
 	struct stat st;
 	int rc = fstat(f->fd, &st) < 0 ? -errno : 0;
 
-	if (rc == 0 && st.st_size > 0) {
+	const bool changes = rc == 0 && st.st_size > 0;
+	if (changes)
 		rc = begin_write(f->cat, o);
-		if (rc == 0 && ftruncate(f->fd, 0) < 0)
-			rc = -errno;
+	/* Of an empty file it sets the times. */
+	if (rc == 0 && ftruncate(f->fd, 0) < 0)
+		rc = -errno;
+	if (changes)
 		end_write(f->cat, o, 0);
-	}
 	if (rc == 0) {
 		pthread_mutex_lock(&f->cat->files_lock);
 		o->error = 0;
@@ -180,7 +182,7 @@ int file_truncate(struct file *f)
 	return rc;
 }
 
-static int sync_spool(struct catalogue *cat, int64_t id)
+int file_make_durable(struct catalogue *cat, int64_t id)
 {
 	CLEANUP_CLOSE int fd = open_spool(cat, id, O_RDONLY);
 
@@ -189,6 +191,13 @@ static int sync_spool(struct catalogue *cat, int64_t id)
 	if (fdatasync(fd) < 0)
 		return -errno;
 	return files_sync_dir(cat->spool);
+}
+
+static bool is_prompt_node(struct catalogue *cat, int64_t id)
+{
+	CLEANUP_FREE char *name = tree_name(cat, id);
+
+	return name && names_is_prompt(name);
 }
 
 /* Under the database's lock. */
@@ -204,6 +213,8 @@ int file_changed(struct catalogue *cat, int64_t id, off_t size)
 		o->error = size == 0 ? 0 : o->error;
 	}
 	pthread_mutex_unlock(&cat->files_lock);
+	if (!is_prompt_node(cat, id))
+		return 0;
 	/* truncate(2) on a path is a whole change of its own. */
 	return tree_set_pending(cat, id, writer ? PENDING_WRITTEN : PENDING_CLOSED);
 }
@@ -211,7 +222,7 @@ int file_changed(struct catalogue *cat, int64_t id, off_t size)
 /* Under the database's lock. */
 int file_renamed(struct catalogue *cat, int64_t id, bool *due)
 {
-	int rc = sync_spool(cat, id);
+	int rc = file_make_durable(cat, id);
 
 	if (rc < 0)
 		return rc;
@@ -228,28 +239,16 @@ int file_renamed(struct catalogue *cat, int64_t id, bool *due)
 
 /* ---- durability ---- */
 
-static bool is_prompt_node(struct catalogue *cat, int64_t id)
-{
-	CLEANUP_FREE char *name = tree_name(cat, id);
-
-	return name && names_is_prompt(name);
-}
-
 /* Content, name and row, in this order, so that no row speaks of content that may be lost. */
 static int make_durable(struct file *f, bool flushed)
 {
 	struct catalogue *cat = f->cat;
 	int rc = fdatasync(f->fd) < 0 ? -errno : files_sync_dir(cat->spool);
 
-	if (rc < 0)
-		return rc;
-	catalogue_begin(cat, DB_FULL);
-	if (flushed)
+	if (rc == 0 && flushed)
 		rc = tree_set_pending(cat, f->shared->id, PENDING_WRITTEN);
 	/* A row that is new or was touched is made durable even if pending stays the same. */
-	if (rc == 0)
-		rc = catalogue_set(cat, "flushed", "1");
-	return catalogue_end(cat, rc);
+	return rc < 0 ? rc : catalogue_sync(cat);
 }
 
 int file_flush(struct file *f, bool killed)
@@ -298,11 +297,10 @@ int file_sync(struct file *f)
 static char *draft_reason(const struct open_file *o)
 {
 	if (o->killed)
-		return xstrdup("the program that wrote it was killed before it was done; save it "
-			       "again, or send it as it is: echo 'again PATH' > control");
+		return xstrdup("the program that wrote it was killed before it was done");
 	if (o->error)
 		return xasprintf("not all that was written could be kept (%s), and its program was "
-				 "told so; save it again",
+				 "told so",
 			strerror(-o->error));
 	return NULL;
 }

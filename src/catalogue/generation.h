@@ -47,23 +47,38 @@ void image_release(struct image *i);
 int generation_insert(struct catalogue *cat, struct generation *g);
 int generation_get(struct catalogue *cat, int64_t id, struct generation *out);
 int generation_find(struct catalogue *cat, const char *hub_id, struct generation *out);
-/* As generation_find, but only the row id and the time it became known (a look-up's hot path);
- * -ESTALE when it was forgotten here. */
-int generation_find_id(struct catalogue *cat, const char *hub_id, int64_t *id, int64_t *created_ms);
+
+/* What a folder shows of a generation. Read from small indexes, never from the rows with the texts:
+ * what look-ups and listings of a million ask for. */
+struct generation_entry {
+	int64_t id;
+	char hub_id[129];
+	int64_t created_ms, changed_ms;
+	enum phase phase;
+};
+/* -ENOENT; -ESTALE when it was forgotten here. */
+int generation_entry_find(struct catalogue *cat, const char *hub_id, struct generation_entry *out);
+int generation_entry_get(struct catalogue *cat, int64_t id, struct generation_entry *out);
+/* Calls fn for each with id > after in the order of ids, until it returns false. fn must not call
+ * back into the catalogue. */
+typedef bool generation_list_fn(void *arg, const struct generation_entry *g);
+int generation_list(struct catalogue *cat, int64_t after, generation_list_fn *fn, void *arg);
+
+/* What decides which files a generation's folder has, and when they changed; its texts are not
+ * read. */
+struct generation_outline {
+	int64_t id, request;
+	enum phase phase;
+	unsigned hidden;
+	bool has_prompt, has_request, has_response;
+	int64_t created_ms, changed_ms;
+};
+int generation_outline(struct catalogue *cat, int64_t id, struct generation_outline *out);
 /* Writes every changeable column; changed_ms is set. */
 int generation_update(struct catalogue *cat, struct generation *g);
 /* Removes it from view (and its images); its row stays, so that the id is not asked for again. */
 int generation_forget(struct catalogue *cat, int64_t id);
 int generation_hide(struct catalogue *cat, int64_t id, unsigned bit);
-
-struct generation_entry {
-	int64_t id;
-	char hub_id[129];
-	int64_t created_ms, changed_ms;
-};
-/* Entries with id > after in the order of ids, at most max; returns their number. */
-int generation_list(struct catalogue *cat, int64_t after, struct generation_entry *out, int max);
-int64_t generation_count(struct catalogue *cat);
 
 /* Inserts an image, or updates the one with this generation and number (id filled in). The hash is
  * image_set_sha256()'s alone. */

@@ -25,6 +25,7 @@ extern const int schema_count;
 /* Nanoseconds since 1970, for the times of rows. */
 int64_t now_ns(void);
 struct timespec ns_to_timespec(int64_t ns);
+int64_t timespec_to_ns(struct timespec t);
 
 enum { SPOOL_NAME_SIZE = 24 };
 char *spool_name(int64_t id, char name[SPOOL_NAME_SIZE]); /* returns name */
@@ -34,6 +35,8 @@ bool file_is_open(struct catalogue *cat, int64_t id);
 /* file.c: a file has lost its name, for good: the spool file goes now or with the last handle. Behind
  * the commit, with the database's lock still held. */
 void file_unlinked(struct catalogue *cat, int64_t id);
+/* file.c: durable content and name of a spool file. */
+int file_make_durable(struct catalogue *cat, int64_t id);
 /* file.c: a file gets a prompt's name: its content is made durable, and it is due unless a writer has
  * it open, whose close makes it due then. In the transaction that renames it. */
 int file_renamed(struct catalogue *cat, int64_t id, bool *due);
@@ -48,5 +51,7 @@ int tree_touch_dir(struct catalogue *cat, int64_t dir);
 /* tree.c: deletes a row that has no name any more, with its xattrs. */
 int tree_delete_row(struct catalogue *cat, int64_t id);
 int tree_check_name(const char *name);
+/* path.c: 1 when a node is `ancestor` or somewhere below it, else 0. */
+int tree_is_below(struct catalogue *cat, int64_t id, int64_t ancestor);
 
 #endif

@@ -81,5 +81,12 @@ const char *const schema_migrations[] = {
 
 	/* What was submitted last under a name. */
 	"CREATE INDEX request_path ON request(path);",
+
+	/* A folder's links are counted at each stat, however many files are in it. */
+	"CREATE INDEX node_folders ON node(parent) WHERE mode & 61440 = 16384;",
+
+	/* All that listing and looking up needs, without the pages that the texts fill. */
+	"CREATE INDEX generation_entry ON generation(id, hub_id, created, changed, phase)"
+	" WHERE removed = 0;",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

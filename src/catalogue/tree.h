@@ -45,7 +45,7 @@ int tree_create(struct catalogue *cat, int64_t parent, const char *name, mode_t 
 	gid_t gid, const char *target, struct node *out);
 /* Not for directories (-EISDIR). *removed, when not NULL, is the node as it was. */
 int tree_unlink(struct catalogue *cat, int64_t parent, const char *name, struct node *removed);
-int tree_rmdir(struct catalogue *cat, int64_t parent, const char *name);
+int tree_rmdir(struct catalogue *cat, int64_t parent, const char *name, struct node *removed);
 char *tree_readlink(struct catalogue *cat, int64_t id); /* owned; NULL when it is no symlink */
 
 /*
@@ -68,7 +68,7 @@ enum {
 	TREE_SET_UID = 1 << 1,
 	TREE_SET_GID = 1 << 2,
 	TREE_SET_SIZE = 1 << 3, /* regular files; marks a prompt as changed */
-	TREE_SET_ATIME = 1 << 4,
+	TREE_SET_ATIME = 1 << 4, /* UTIME_NOW may stand for either time's nanoseconds */
 	TREE_SET_MTIME = 1 << 5,
 	/* The ctime is always set to now by a change. */
 };

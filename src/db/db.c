@@ -334,6 +334,19 @@ int64_t db_total_changes(struct db *db)
 	return changes;
 }
 
+int64_t db_scanned(struct db *db)
+{
+	int64_t steps = 0;
+
+	db_lock(db);
+	for (size_t i = 0; i < DB_SLOTS; i++)
+		if (db->cache[i].stmt)
+			steps += sqlite3_stmt_status(db->cache[i].stmt,
+				SQLITE_STMTSTATUS_FULLSCAN_STEP, 0);
+	db_unlock(db);
+	return steps;
+}
+
 /* ---- transactions ---- */
 
 int db_begin(struct db *db, enum db_durability durability)
@@ -350,15 +363,19 @@ int db_begin(struct db *db, enum db_durability durability)
 	return db->poison;
 }
 
-/* A nested begin asked for more than the outermost: a durable write after the commit (of a value
- * that stays the same) syncs the WAL with all that was committed before. */
-static int raise_durability(struct db *db)
+/* A durable write (of a value that stays the same, which SQLite writes all the same) syncs the WAL
+ * with all that was committed before. A DB_FULL transaction that changes nothing would not. */
+int db_sync(struct db *db)
 {
 	char sql[64];
 
-	const int rc = set_full(db, true);
 	snprintf(sql, sizeof sql, "PRAGMA user_version = %lld", (long long)db->version);
-	return rc < 0 ? rc : db_exec(db, sql);
+	db_lock(db);
+	int rc = db->depth > 0 ? misuse("a sync", "in a transaction") : set_full(db, true);
+	if (rc == 0)
+		rc = db_exec(db, sql);
+	db_unlock(db);
+	return rc;
 }
 
 static int commit(struct db *db)
@@ -371,15 +388,18 @@ static int commit(struct db *db)
 		db_undo(db);
 		return rc;
 	}
-	return db->wants_full && !db->full ? raise_durability(db) : 0;
+	return 0;
 }
 
 int db_commit(struct db *db)
 {
 	if (db->depth == 0)
 		return misuse("a commit", "no transaction was begun");
-	const int rc = db->depth == 1 ? commit(db) : 0;
+	int rc = db->depth == 1 ? commit(db) : 0;
 	db->depth--;
+	/* A nested begin asked for more than the outermost. */
+	if (rc == 0 && db->depth == 0 && db->wants_full && !db->full)
+		rc = db_sync(db);
 	db_unlock(db);
 	return rc;
 }

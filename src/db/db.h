@@ -64,6 +64,8 @@ int db_begin(struct db *db, enum db_durability durability);
  * rolls back. */
 int db_commit(struct db *db);
 void db_rollback(struct db *db);
+/* Makes durable what was committed so far. Not in a transaction. */
+int db_sync(struct db *db);
 /* A part of a transaction that may be undone alone: rc of the part decides. Not nested. */
 int db_part_begin(struct db *db);
 int db_part_end(struct db *db, int rc);
@@ -96,5 +98,7 @@ int db_get_int(struct db *db, int64_t *value, const char *sql, const char *forma
 int64_t db_last_id(struct db *db);
 /* Rows changed since opening, for tests that show that nothing is written. */
 int64_t db_total_changes(struct db *db);
+/* Steps of full table scans since opening, for tests that show that none is of a large table. */
+int64_t db_scanned(struct db *db);
 
 #endif

@@ -233,8 +233,8 @@ static int queue(struct engine *e, struct reading *r, const unsigned char *hash,
 	sodium_bin2hex(q.key, sizeof q.key, raw, sizeof raw);
 	memcpy(q.hash, hash, sizeof q.hash);
 	if (rc == 0)
-		rc = references_snapshot(e->cat, &r->prompt, r->node.parent, r->references_folder,
-			q.key, &refs, error);
+		rc = references_snapshot(e, r->node.id, &r->prompt, r->node.parent,
+			r->references_folder, q.key, &refs, error);
 	if (rc == 0)
 		rc = account_check(e, &r->prompt, refs.count, error);
 	q.n_references = (int)refs.count;
@@ -505,8 +505,7 @@ static void leave_draft(struct engine *e, const struct reading *r, bool has_text
 	if (rc == 0 && has_text && !old)
 		rc = tree_draft_set(e->cat, now.id, ECANCELED,
 			"the mount ended while this file was being written; what had reached it "
-			"is here, and nothing was sent. Save it again, or send it as it is: "
-			"echo 'again PATH' > control");
+			"is here");
 	if (rc == 0)
 		rc = tree_set_pending(e->cat, now.id, old ? PENDING_CLOSED : PENDING_NONE);
 	rc = catalogue_end(e->cat, rc);

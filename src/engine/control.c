@@ -24,7 +24,11 @@ static int latest(struct engine *e, const struct node *n, struct request *r, cha
 
 static int not_now(const struct request *r, const char *verb, char **error)
 {
-	return fail(error, -EINVAL, "it is %s; %s is not possible", life_name(r->state), verb);
+	const bool at_hub = r->state == REQUEST_SENDING || r->state == REQUEST_RUNNING;
+	const bool over = r->state == REQUEST_SUCCEEDED || r->state == REQUEST_FAILED;
+
+	return fail(error, -EINVAL, "it %s %s%s; %s is not possible", over ? "has" : "is",
+		life_name(r->state), at_hub ? " and cannot be called back" : "", verb);
 }
 
 static int moved(int rc, char **error)
@@ -192,15 +196,26 @@ static int on_folder(struct engine *e, int64_t folder, verb_fn *fn, int *done)
 	return rc;
 }
 
+/* "requests/cat.prompt", or the whole path as a shell knows it. */
+static int find_path(struct engine *e, const char *path, struct node *n)
+{
+	const char *mount = e->config.mountpoint ? e->config.mountpoint : "";
+	const size_t len = strlen(mount);
+
+	if (len > 0 && strncmp(path, mount, len) == 0 && path[len] == '/')
+		path += len;
+	while (*path == '/')
+		path++;
+	return tree_resolve(e->cat, 0, path, n);
+}
+
 static int on_path(struct engine *e, const struct verb *v, const char *path, char **error)
 {
 	CLEANUP_FREE char *why = NULL;
 	struct node n;
 	int done = 0;
 
-	while (*path == '/')
-		path++;
-	int rc = tree_resolve(e->cat, 0, path, &n);
+	int rc = find_path(e, path, &n);
 	if (rc < 0)
 		return fail(error, -EINVAL, "%s: no such file; write the path from the mount down, "
 			"as in: %s requests/cat.prompt", path, v->name);

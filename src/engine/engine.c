@@ -116,7 +116,7 @@ static void *engine_main(void *arg)
 {
 	struct engine *e = arg;
 
-	account_start(e); /* what is found unknown asks for the balance */
+	account_start(e); /* first: what is recovered may ask for the balance */
 	answer_recover(e);
 	follow_recover(e);
 	commit_recover(e);
@@ -154,6 +154,9 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	e->config.hub = origin;
 	e->config.key = xstrdup_or_null(config->key);
 	e->config.cache_dir = xstrdup_or_null(config->cache_dir);
+	e->config.mountpoint = xstrdup_or_null(config->mountpoint);
+	e->control = config->mountpoint ? xasprintf("%s/control", config->mountpoint)
+					: xstrdup("control");
 	if (e->config.sending_max <= 0)
 		e->config.sending_max = 4;
 	if (e->config.running_max <= 0)
@@ -232,5 +235,7 @@ void engine_destroy(struct engine *e)
 	free((char *)e->config.hub);
 	free((char *)e->config.key);
 	free((char *)e->config.cache_dir);
+	free((char *)e->config.mountpoint);
+	free(e->control);
 	free(e);
 }

@@ -26,6 +26,7 @@ struct engine_config {
 	const char *hub;	 /* base URL */
 	const char *key;	 /* NULL: none */
 	const char *cache_dir;	 /* pictures */
+	const char *mountpoint;	 /* absolute; NULL when nothing is mounted */
 	int64_t cache_max;	 /* bytes; 0: no limit */
 	int64_t max_spend;	 /* credits a day; -1: no limit */
 	int64_t settle_ms;	 /* from the last close to the commit */

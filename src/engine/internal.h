@@ -41,6 +41,7 @@ struct refresh {
 
 struct engine {
 	struct engine_config config; /* strings owned */
+	char *control;		     /* the control file, as messages call it */
 	struct catalogue *cat;
 	struct engine_events events;
 	struct net *net; /* (thread) */

@@ -20,15 +20,16 @@ struct conn;
 enum { CONNS_FIRST_MS = 20 * 1000, CONNS_RATE = 32 };
 
 struct conns *conns_start(void);
-void conns_stop(struct conns *c);
+void conns_stop(struct conns *cs);
 
-struct conn *conn_open(struct conns *c, int fd);
-void conn_close(struct conns *c, struct conn *conn);
-void conn_received(struct conns *c, struct conn *conn, size_t bytes);
-void conn_working(struct conns *c, struct conn *conn); /* the request is here in full */
-void conn_sending(struct conns *c, struct conn *conn, int64_t bytes); /* its answer is made */
-void conn_idle(struct conns *c, struct conn *conn);		      /* and out */
+struct conn *conn_open(struct conns *cs, int fd);
+void conn_close(struct conns *cs, struct conn *c);
+void conn_received(struct conns *cs, struct conn *c, size_t bytes);
+/* The request is here in full; its answer, of so many bytes, is made; and out. */
+void conn_working(struct conns *cs, struct conn *c);
+void conn_sending(struct conns *cs, struct conn *c, int64_t bytes);
+void conn_idle(struct conns *cs, struct conn *c);
 /* Waits until no request is being answered, at most ms. */
-void conns_drain(struct conns *c, int ms);
+void conns_drain(struct conns *cs, int ms);
 
 #endif

@@ -64,10 +64,11 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		*len = 0;
 		return go_on ? MHD_YES : MHD_NO;
 	}
-	if (r->conn)
-		conn_working(h->conns, r->conn);
-	if (r->has_upload)
+	if (r->has_upload) {
+		if (r->conn)
+			conn_working(h->conns, r->conn);
 		return order_body(r);
+	}
 	route_head(r, method, url);
 	return MHD_YES;
 }
@@ -84,9 +85,11 @@ static void completed(void *cls, struct MHD_Connection *connection, void **conte
 		return;
 	if (r->conn)
 		conn_idle(h->conns, r->conn);
-	pthread_mutex_lock(&h->lock);
-	list_remove(&r->link);
-	pthread_mutex_unlock(&h->lock);
+	if (r->step == STEP_WAIT) {
+		pthread_mutex_lock(&h->lock);
+		list_remove(&r->link);
+		pthread_mutex_unlock(&h->lock);
+	}
 	if (r->has_upload)
 		upload_release(&r->upload);
 	free(r->wanted);

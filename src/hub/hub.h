@@ -7,8 +7,8 @@
  *	hub_destroy(h);
  *
  * Threads: MHD's own (http.c), the workers (workers.c), the store's writer, a sweeper that holds
- * connections to their deadlines (conns.c). A request that waits (for a commit, for a generation's
- * end) is suspended and holds no thread.
+ * connections to their deadlines (conns.c); hub_run()'s own ends waits that are too long. A request
+ * that waits (for a commit, for a generation's end) is suspended and holds no thread.
  */
 #ifndef HUB_HUB_H
 #define HUB_HUB_H

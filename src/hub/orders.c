@@ -4,12 +4,14 @@
  *
  * A request is suspended twice at most: until its order is durable (STEP_COMMIT; the store's writer
  * resumes it), and, without `async`, until its generation has ended (STEP_WAIT; under hub.lock in
- * hub.waiting; a worker, the longest wait or the hub's stop resumes it). MHD cannot be stopped while a
- * request is suspended, so the hub counts its commits and takes no more when it closes.
+ * hub.waiting; a worker, the longest wait, the client's leaving or the hub's stop resumes it). MHD
+ * cannot be stopped while a request is suspended, so the hub counts its commits and takes no more when
+ * it closes.
  */
 #include "base/clock.h"
 #include "hub/request.h"
 #include <errno.h>
+#include <poll.h>
 
 /* ---- the head ---- */
 
@@ -154,6 +156,16 @@ void orders_ended(void *arg, const char *id)
 	pthread_mutex_unlock(&h->lock);
 }
 
+/* MHD does not look at a connection that is suspended. It stays open while its request waits. */
+static bool has_left(const struct request *r)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct pollfd p = {.fd = info ? info->connect_fd : -1, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0;
+}
+
 void orders_tick(struct hub *h)
 {
 	const int64_t now = clock_mono_ms();
@@ -162,7 +174,7 @@ void orders_tick(struct hub *h)
 	list_for_each_safe (pos, next, &h->waiting) {
 		struct request *r = CONTAINER_OF(pos, struct request, link);
 
-		if (r->until_ms <= now)
+		if (r->until_ms <= now || has_left(r))
 			end_wait(r);
 	}
 	pthread_mutex_unlock(&h->lock);

@@ -111,7 +111,7 @@ enum MHD_Result order_body(struct request *r);
 enum MHD_Result order_resumed(struct request *r);
 /* A generation has ended: requests that wait for it go on. */
 void orders_ended(void *hub, const char *id);
-/* Now and then: who has waited for the longest time goes on. */
+/* Now and then: who has waited for the longest time goes on, and who has left is let go. */
 void orders_tick(struct hub *h);
 /* Every wait is over (the hub is stopping). */
 void orders_stop_waiting(struct hub *h);

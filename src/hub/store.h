@@ -162,7 +162,7 @@ void hub_id_make(char id[HUB_ID_SIZE], const char *prefix, int letters);
 /* ---- for this folder's queries ---- */
 
 /* A connection for queries, the caller's own until he gives it back, which must be soon: it waits
- * when all are in use. */
+ * when all are in use. Never two at once. */
 struct db *store_read(struct store *s);
 void store_read_end(struct store *s, struct db *db);
 struct keys *store_keys(struct store *s);

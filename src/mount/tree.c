@@ -58,7 +58,7 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 	struct node n;
 
 	(void)rdev;
-	const int rc = S_ISREG(mode) ? create_node(m, req, parent, name, mode, NULL, &n) : -EPERM;
+	const int rc = create_node(m, req, parent, name, mode, NULL, &n);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
@@ -68,18 +68,16 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 /* The helper's call that announces a generation's folder. */
 static void announce_folder(struct mount *m, fuse_req_t req, const char *name)
 {
+	struct generation_entry g;
 	struct fuse_entry_param e;
-	int64_t id, created;
-	int rc = generation_find_id(m->cat, name, &id, &created);
 
-	if (rc == 0) {
-		notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, id));
-		rc = node_entry(m, STATIC_GENERATIONS, ino_make(INO_GENERATION, id), &e);
-	}
-	if (rc < 0)
+	if (generation_entry_find(m->cat, name, &g) < 0) {
 		fuse_reply_err(req, ENOENT);
-	else
-		fuse_reply_entry(req, &e);
+		return;
+	}
+	notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id));
+	generation_node_entry(m, &g, &e);
+	fuse_reply_entry(req, &e);
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -163,13 +161,10 @@ static int set_tree_size(struct mount *m, int64_t id, struct stat *attr, int to_
 static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set,
 	struct fuse_file_info *fi)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
 	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
-		attr->st_atim = now;
+		attr->st_atim.tv_nsec = UTIME_NOW;
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
-		attr->st_mtim = now;
+		attr->st_mtim.tv_nsec = UTIME_NOW;
 	if (to_set & FUSE_SET_ATTR_SIZE)
 		return set_tree_size(m, id, attr, to_set, fi);
 	return tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
@@ -180,6 +175,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct stat st;
+	double timeout;
 	int rc = 0;
 
 	if (ino_type(ino) == INO_TREE)
@@ -193,11 +189,11 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	else
 		rc = -EROFS;
 	if (rc == 0)
-		rc = node_stat(m, ino, &st);
+		rc = node_stat(m, ino, &st, &timeout);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		fuse_reply_attr(req, &st, node_attr_timeout(ino));
+		fuse_reply_attr(req, &st, timeout);
 }
 
 /* ---- removing ---- */
@@ -227,6 +223,8 @@ static int unlink_tree(struct mount *m, fuse_req_t req, int64_t dir, const char 
 		derived_of(m->cat, n.id, remember, (void *)&r);
 	if (rc == 0)
 		rc = tree_unlink(m->cat, dir, name, &n);
+	if (rc == 0)
+		removed_add(m, &n);
 	if (rc == 0 && names_is_prompt(name)) {
 		engine_disturb(m->engine, n.id);
 		engine_removed(m->engine, n.id);
@@ -264,16 +262,15 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static bool is_empty(struct mount *m, int64_t generation)
 {
-	struct generation g;
+	struct generation_outline g;
 	struct image *images = NULL;
 	size_t n = 0;
 	bool empty = true;
 
-	if (generation_get(m->cat, generation, &g) < 0)
+	if (generation_outline(m->cat, generation, &g) < 0)
 		return true;
 	for (int t = 0; t < GTEXT_COUNT; t++)
 		empty &= !generation_has(&g, (enum generation_text)t);
-	generation_release(&g);
 	if (image_list(m->cat, generation, &images, &n) == 0)
 		for (size_t i = 0; i < n; i++)
 			empty &= images[i].removed || images[i].size < 0;
@@ -295,6 +292,7 @@ static int rmdir_generation(struct mount *m, const char *name)
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = fuse_req_userdata(req);
+	struct node removed;
 	int rc;
 
 	if (parent == STATIC_GENERATIONS) {
@@ -302,7 +300,9 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else {
 		rc = check_requests_dir(parent);
 		if (rc == 0)
-			rc = tree_rmdir(m->cat, ino_id(parent), name);
+			rc = tree_rmdir(m->cat, ino_id(parent), name, &removed);
+		if (rc == 0)
+			removed_add(m, &removed);
 	}
 	reply(req, rc);
 }
@@ -322,6 +322,7 @@ static void follow_rename(struct mount *m, const char *name, const char *new_nam
 	const struct tree_renamed *r)
 {
 	if (r->replaced.id) {
+		removed_add(m, &r->replaced);
 		engine_disturb(m->engine, r->replaced.id);
 		engine_removed(m->engine, r->replaced.id);
 	}
@@ -356,6 +357,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	if (rc == 0)
 		rc = tree_rename(m->cat, ino_id(parent), name, ino_id(new_parent), new_name, flags,
 			&r);
+	if (rc == -ENOENT && (flags & RENAME_EXCHANGE) && derived_shown(m, new_parent, new_name))
+		rc = -EXDEV;
 	if (rc == 0)
 		follow_rename(m, name, new_name, &r);
 	if (rc == 0 && hidden)

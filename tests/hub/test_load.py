@@ -132,9 +132,29 @@ def test_the_longest_wait_of_a_call_without_async(make_hub):
     assert hub.get(f"/api/v1/generations/{g['id']}")[0] == 200
 
 
-def established(port, peer):
+def established(port, peer, state="01"):
     with open("/proc/net/tcp") as table:
-        return any(f":{port:04X} " in line and f":{peer:04X} 01 " in line for line in table)
+        return any(f":{port:04X} " in line and f":{peer:04X} {state} " in line for line in table)
+
+
+def test_who_leaves_while_it_waits_is_let_go(make_hub):
+    hub = make_hub("--hold")
+    body = json.dumps(ORDER)
+    clients = [connect(hub) for _ in range(20)]
+    for s in clients:
+        s.sendall(request("POST", "/api/v1/images/generations", hub.key, body))
+    until("the orders", lambda: hub.generations() == 20)
+    stays, leaves = clients[0], clients[1:]
+    ports = [s.getsockname()[1] for s in leaves]
+    for s in leaves:
+        s.close()
+    close_wait = "08"
+    until("the leaving", lambda: not any(established(hub.port, p, close_wait) or established(hub.port, p)
+                                         for p in ports))
+    assert established(hub.port, stays.getsockname()[1])
+    hub.stop()  # who has stayed is told where to look
+    assert read_all(stays).startswith(b"HTTP/1.1 202")
+    assert hub.generations() == 20
 
 
 def test_who_does_not_read_or_write_loses_the_connection(hub):

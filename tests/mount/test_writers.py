@@ -25,13 +25,14 @@ def python(code):
 
 
 def vim(*settings):
-    """Without a terminal; test_editors.py has the one that people see."""
-    words = " ".join(f"-c {shlex.quote('set ' + s)}" for s in settings)
+    """Without a terminal; test_editors.py has the one that people see. By itself it makes no backups
+    below /tmp, where the tests' mounts are."""
+    words = " ".join(f"-c {shlex.quote('set ' + s)}" for s in ("backupskip=", *settings))
     return f"vim -N -u NONE -i NONE {words} -es -c '%d _' -c '0r {{src}}' -c wq! {{f}} < /dev/null"
 
 
 def emacs(*lisp):
-    code = " ".join(lisp) + " (find-file \"{f}\") (erase-buffer) (insert-file-contents \"{src}\")" \
+    code = "(setq backup-enable-predicate (lambda (name) t)) " + " ".join(lisp) + " (find-file \"{f}\") (erase-buffer) (insert-file-contents \"{src}\")" \
         " (set-buffer-modified-p t) (save-buffer)"
     return f"emacs --batch -Q --eval '(progn {code})'"
 
