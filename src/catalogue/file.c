@@ -330,7 +330,7 @@ static int settle_prompt(struct catalogue *cat, struct open_file *o, struct file
 		return 0;
 	}
 	/* What came behind the last flush (a mapping's pages) nobody has made durable yet. */
-	const int rc = !o->error && o->synced != o->changes ? sync_spool(cat, o->id) : 0;
+	const int rc = !o->error && o->synced != o->changes ? file_make_durable(cat, o->id) : 0;
 	closed->due = rc < 0;
 	return rc < 0 ? rc : note_close(cat, o, closed);
 }
