@@ -99,6 +99,8 @@ void net_destroy(struct net *net)
 			list_remove(pos);
 	list_for_each_safe (pos, next, &net->calls)
 		call_free(CONTAINER_OF(pos, struct net_call, link));
+	while (net->n_spare > 0)
+		curl_easy_cleanup(net->spare[--net->n_spare]);
 	curl_multi_cleanup(net->multi);
 	curl_slist_free_all(net->bearer);
 	free(net->origin);
@@ -140,13 +142,29 @@ static void set_common(struct net_call *c, const char *url)
 	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 }
 
+/* Only API calls share handles: the paid POST has one of its own. */
+static CURL *handle_get(struct net *net, enum call_kind kind)
+{
+	return kind == CALL_API && net->n_spare > 0 ? net->spare[--net->n_spare] : curl_easy_init();
+}
+
+static void handle_put(struct net *net, enum call_kind kind, CURL *easy)
+{
+	if (kind != CALL_API || net->n_spare == SPARE_HANDLES) {
+		curl_easy_cleanup(easy);
+		return;
+	}
+	curl_easy_reset(easy);
+	net->spare[net->n_spare++] = easy;
+}
+
 struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg)
 {
 	struct net_call *c = xcalloc(1, sizeof *c);
 
 	*c = (struct net_call){.net = net,
 		.kind = kind,
-		.easy = curl_easy_init(),
+		.easy = handle_get(net, kind),
 		.retry_after_ms = -1,
 		.total = -1,
 		.arg = arg};
@@ -205,7 +223,7 @@ static void stop(struct net_call *c)
 void call_free(struct net_call *c)
 {
 	stop(c);
-	curl_easy_cleanup(c->easy);
+	handle_put(c->net, c->kind, c->easy);
 	curl_mime_free(c->mime);
 	curl_slist_free_all(c->headers);
 	buf_release(&c->body);
