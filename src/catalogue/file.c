@@ -320,18 +320,26 @@ static int note_close(struct catalogue *cat, const struct open_file *o, struct f
 	return rc;
 }
 
+static int settle_prompt(struct catalogue *cat, struct open_file *o, struct file_closed *closed)
+{
+	struct node n;
+
+	if (!o->written) {
+		/* Who only looked in has stopped the settle time of what was due. */
+		closed->due = tree_get(cat, o->id, &n) == 0 && n.pending == PENDING_CLOSED;
+		return 0;
+	}
+	/* What came behind the last flush (a mapping's pages) nobody has made durable yet. */
+	const int rc = !o->error && o->synced != o->changes ? file_make_durable(cat, o->id) : 0;
+	closed->due = rc < 0;
+	return rc < 0 ? rc : note_close(cat, o, closed);
+}
+
 /* Under the database's lock, after the last writer. */
 static int settle_debt(struct catalogue *cat, struct open_file *o, struct file_closed *closed)
 {
-	struct node n;
-	int rc = 0;
+	const int rc = is_prompt_node(cat, o->id) ? settle_prompt(cat, o, closed) : 0;
 
-	if (is_prompt_node(cat, o->id)) {
-		if (o->written)
-			rc = note_close(cat, o, closed);
-		else /* who only looked in has stopped the settle time of what was due */
-			closed->due = tree_get(cat, o->id, &n) == 0 && n.pending == PENDING_CLOSED;
-	}
 	if (rc < 0) {
 		log_error("file %lld: its close cannot be noted yet: %s", (long long)o->id,
 			strerror(-rc));

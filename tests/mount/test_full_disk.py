@@ -61,6 +61,12 @@ def at_rest(mount):
                      " WHERE state IN ('queued', 'sending', 'running'))") == ["0|0"]
 
 
+def status(mount, name):
+    """Once it is there."""
+    until("the status", lambda: (mount / f"requests/{name}.status").exists())
+    return mount.status(name)
+
+
 def said(mount, words):
     return words in mount.log.read_text()
 
@@ -105,12 +111,12 @@ def test_full_between_acceptance_and_intent(hub, on_small_disk, disk):
     hub.kill()
     mount.write("a.prompt", f"{SMALL}a")
     until("the queue", lambda: mount.sql("SELECT state FROM request") == ["queued"])
-    until("a try", lambda: mount.status("a").startswith("queued: waits for the hub"))
+    until("a try", lambda: status(mount, "a").startswith("queued: waits for the hub"))
     disk.fill()
     hub.start()
     (mount / "control").write_text("refresh\n")
     until("an intent that cannot be written", lambda: said(mount, "a.prompt cannot be sent now: No space left"))
-    assert hub.generations() == 0 and mount.status("a").startswith("queued")
+    assert hub.generations() == 0 and status(mount, "a").startswith("queued")
     disk.free()
     (mount / "control").write_text("refresh\n")
     assert mount.wait("a")[-1].startswith("succeeded")
@@ -149,7 +155,7 @@ def test_full_between_an_answer_and_its_record(hub, on_small_disk, disk, moment)
     until("the full disk", lambda: disk.fills)
     if words != "database":
         until("a record that cannot be written", lambda: said(mount, words))
-    state = mount.status("a")
+    state = status(mount, "a")
     assert not state.startswith("succeeded") and not state.startswith("unknown"), state
     disk.free()
     assert mount.wait("a")[-1].startswith("succeeded: 1 picture")
@@ -169,7 +175,7 @@ def test_killed_with_an_answer_that_could_not_be_written(hub, on_small_disk, dis
     disk.free()
     mount.start()
     until("the end", lambda: at_rest(mount))
-    assert mount.status("a").startswith("unknown: ")
+    assert status(mount, "a").startswith("unknown: ")
     assert between.count("POST") == 1 == len(hub.charges())
     between.close()
 

@@ -76,7 +76,7 @@ def is_as_fast_as(before, mount, rounds=40):
     """A stall would show as seconds, each time."""
     took = look_around(mount, rounds)
     print(f"\n{5 * rounds} looks: {before:.2f} s before, {took:.2f} s while the hub stalls")
-    assert took < 3 * before + 2, f"{took:.2f} s instead of {before:.2f} s"
+    assert took < 5 * before + 5, f"{took:.2f} s instead of {before:.2f} s"
 
 
 def ended_within_a_second(reader, number):
@@ -307,13 +307,15 @@ def test_a_look_up_that_waits_holds_nobody_else_up(make_mount):
     mount.wait("first")
     before = look_around(mount)
     with processes() as start:
-        lookups = [start("stat", mount / f"generations/{UNKNOWN}{k}") for k in range(3)]
-        until("the questions", lambda: hub.count("GET", UNKNOWN) == 3)
+        # One after another, as each gives up after a while.
+        lookups = [start("bash", "-c", f"for i in $(seq 1000); do stat {mount.path}/generations/{UNKNOWN}{k}$i; done")
+                   for k in range(3)]
+        until("the questions", lambda: hub.count("GET", UNKNOWN) >= 3)
         mount.write("second.prompt", "whole, too")
         assert mount.wait("second")[-1].startswith("succeeded")
         is_as_fast_as(before, mount)
         assert len(os.listdir(mount / "generations")) == 2
-        assert [p.poll() for p in lookups] == [None] * 3, "nothing was waited for"
+        assert [p.poll() for p in lookups] == [None] * 3 and hub.count("GET", UNKNOWN) < 1000
     hub.close()
 
 
