@@ -213,6 +213,7 @@ static void json_bodies(void **state)
 	} bad[] = {
 		{"{a cat}", "cat.prompt: not valid JSON (line 1, column 2"},
 		{"{\"prompt\": \"x\",\n \"n\": }", "cat.prompt: not valid JSON (line 2, column 7"},
+		{"{\"\\u향\": 1}", "cat.prompt: not valid JSON (line 1, column 5: invalid escape near '\"\\u?')"},
 		{"{\"prompt\": \"x\", \"n\": \"2\"}", "cat.prompt: n must be a whole number"},
 		{"{\"prompt\": \"x\", \"n\": 5}", "cat.prompt: n must be 1 to 4"},
 		{"{\"prompt\": \"x\", \"size\": \"big\"}", "cat.prompt: size \"big\""},
