@@ -8,13 +8,13 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { ROUNDS = 30000, TEXT_MAX = 4096, MISTAKES_MAX = 8 };
+enum { ROUNDS = 50000, TEXT_MAX = 4096, MISTAKES_MAX = 8 };
 
 static const char *const seeds[] = {
 	"---\nmodel: gpt-image-2\nconfig:\n  size: 1536x1024\n  quality: high\n  n: 4\n"
 	"reference_image: [bottle.png, ../shared/logo.webp]\n---\nA cinematic photo\n",
 	"\xEF\xBB\xBF\n---\r\nn: '4'\r\n---\r\nx",
-	"{\"prompt\": \"x\", \"n\": 2, \"seed\": [1, {\"a\": null}]}",
+	"{\"prompt\": \"\\u0041\\u0042\\u0043\\u0044\", \"n\": 2, \"seed\": [1, {\"a\": null}]}",
 	"quality: low\n# a comment\nconfig: {n: 2}\n",
 	"---\nsize: 1024 × 640\nconfig: &a {n: *a}\n<<: !x y\n---\n향수",
 	"a cat",
