@@ -9,12 +9,12 @@ comma    := ,
 # What is needed to build, and what the tests need on top (Debian's packages).
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev zlib1g-dev
+# Its package starts a server where systemd runs; there it is only tested when it is installed already.
+SAMBA := $(if $(wildcard /run/systemd/system),,samba)
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
 	inotify-tools libglib2.0-bin procps strace \
 	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
 	openssh-client openssh-sftp-server smbclient $(SAMBA)
-# Its package starts a server where systemd runs; there it is only tested when it is installed already.
-SAMBA := $(if $(wildcard /run/systemd/system),,samba)
 
 # ---- flags ----
 
