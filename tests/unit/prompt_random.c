@@ -1,6 +1,7 @@
 /*
- * Prompts and defaults with random mistakes in them: each is refused with an error that can be shown,
- * or gives an order that holds and survives its way through the catalogue. The same ones each time.
+ * Prompts and defaults with random mistakes in them: each is refused with an error that can be
+ * shown, or gives an order that holds and survives its way through the catalogue. The same ones
+ * each time.
  */
 #include "base/names.h"
 #include "prompt/prompt.h"
@@ -20,10 +21,10 @@ static const char *const seeds[] = {
 	"a cat",
 };
 
-static const char *const pieces[] = {"---\n", "\n", "\r", "\t", ": ", "- ", "[", "]", "{", "}", "&a ",
-	"*a", "!t ", "\"", "'", "#", "|\n", "> ", "\xEF\xBB\xBF", "\xff", "", "\x01", "향", "\xC2\x85",
-	"\xE2\x80\xA8", "n", "size", "config:\n  ", "reference_image:", "? ", "%YAML 1.1\n", "...\n", "~",
-	"null", "\\u0000", "\xED\xA0\x80", "1024X1024"};
+static const char *const pieces[] = {"---\n", "\n", "\r", "\t", ": ", "- ", "[", "]", "{", "}",
+	"&a ", "*a", "!t ", "\"", "'", "#", "|\n", "> ", "\xEF\xBB\xBF", "\xff", "", "\x01", "향",
+	"\xC2\x85", "\xE2\x80\xA8", "n", "size", "config:\n  ", "reference_image:", "? ",
+	"%YAML 1.1\n", "...\n", "~", "null", "\\u0000", "\xED\xA0\x80", "1024X1024"};
 
 static unsigned next_random(unsigned below)
 {
