@@ -193,6 +193,15 @@ int generation_update(struct catalogue *cat, struct generation *g)
 	return rc < 0 ? rc : 0;
 }
 
+int generation_answered(struct catalogue *cat, int64_t id, const char *response_json)
+{
+	db_lock(cat->db);
+	const int rc = db_run(cat->db, "UPDATE generation SET response_json = ? WHERE id = ?", "si",
+		response_json, id);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : 0;
+}
+
 int generation_forget(struct catalogue *cat, int64_t id)
 {
 	catalogue_begin(cat, DB_NORMAL);

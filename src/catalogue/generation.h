@@ -76,6 +76,8 @@ struct generation_outline {
 int generation_outline(struct catalogue *cat, int64_t id, struct generation_outline *out);
 /* Writes every changeable column; changed_ms is set. */
 int generation_update(struct catalogue *cat, struct generation *g);
+/* Keeps the hub's latest answer alone: fresh addresses of pictures change nothing that has a time. */
+int generation_answered(struct catalogue *cat, int64_t id, const char *response_json);
 /* Removes it from view (and its images); its row stays, so that the id is not asked for again. */
 int generation_forget(struct catalogue *cat, int64_t id);
 int generation_hide(struct catalogue *cat, int64_t id, unsigned bit);

@@ -2,8 +2,9 @@
  * From the hub's id to the pictures: polling, success, and the size of each picture.
  *
  * A flight is a generation that is followed. While it is pending it is polled (1 s, ×1.5, up to
- * 10 s, ±20 %; slower when thousands are in flight, so that all of them together stay under
- * POLLS_PER_SECOND) and nothing is written while the hub's word stays the same. At success each
+ * 10 s, ±20 %; slower when thousands are in flight, and evenly: all of them together stay under
+ * POLLS_PER_SECOND, at a start-up with thousands too) and nothing is written while the hub's word
+ * stays the same. At success each
  * picture is measured by one small ranged GET (presigned URLs refuse HEAD), and only then does the
  * request succeed, so that whoever sees the success finds the pictures listed. A picture that cannot
  * be measured is tried again; after PROBE_TRIES the request succeeds without it, says so, and it is
@@ -22,6 +23,7 @@ enum {
 	POLL_MOST_MS = 10 * 1000,
 	POLL_TROUBLE_MS = 60 * 1000,
 	POLLS_PER_SECOND = 200,
+	POLL_BURST_MS = 100, /* so many polls' time may be used at once */
 	LOST_POLLS = 5,	 /* so many 404 in a row: the hub no longer knows it */
 	PROBE_TRIES = 3, /* before the request succeeds without a picture */
 	PROBE_FIRST_MS = 1000,
@@ -51,9 +53,13 @@ struct flight {
 	struct engine *e;
 	int64_t generation, request; /* rows; request 0: nobody's here */
 	char *hub_id, *poll_url;
+	char *status;	     /* the hub's word and price as they are written down: a poll that brings
+			      * the same asks the catalogue nothing */
+	int64_t credits;
 	struct timer timer;
 	struct net_call *call;
 	int64_t delay_ms;
+	bool paced;	     /* the timer is set to its turn in the line of polls */
 	int missing;	     /* 404 in a row */
 	struct probe *probes; /* at success; one for each picture */
 	size_t n_probes;
@@ -110,6 +116,7 @@ static void flight_end(struct flight *f)
 	free(f->probes);
 	free(f->hub_id);
 	free(f->poll_url);
+	free(f->status);
 	free(f);
 }
 
@@ -432,16 +439,21 @@ static void probe_all(struct flight *f)
 
 /* ---- what the hub says of a generation ---- */
 
-static int keep_images(struct engine *e, int64_t generation, const struct wire_generation *w)
+/* may_add: pictures that are not known yet as well. */
+static int keep_images(struct engine *e, int64_t generation, const struct wire_generation *w,
+	bool may_add)
 {
 	int rc = 0;
 
 	for (size_t k = 0; k < w->n_images && rc == 0; k++) {
 		struct image i;
 
-		if (image_find(e->cat, generation, (int)k + 1, &i) < 0)
+		if (image_find(e->cat, generation, (int)k + 1, &i) < 0) {
+			if (!may_add)
+				continue;
 			i = (struct image){
 				.generation = generation, .number = (int)k + 1, .size = -1};
+		}
 		free(i.hub_id);
 		free(i.url);
 		i.hub_id = xstrdup_or_null(w->images[k].id);
@@ -500,37 +512,45 @@ int follow_insert(struct engine *e, const struct wire_generation *w, const char 
 	fill(&g, w, body);
 	rc = rc ? generation_update(e->cat, &g) : generation_insert(e->cat, &g);
 	if (rc >= 0)
-		rc = keep_images(e, g.id, w);
+		rc = keep_images(e, g.id, w, true);
 	*generation = g.id;
 	generation_release(&g);
 	return rc < 0 ? rc : 0;
 }
 
-/* True when the hub's word or anything a reader sees has changed. */
-static bool changed(const struct generation *g, const struct wire_generation *w)
+/* True when the hub's word or anything a reader sees has changed. A flight is polled while it is
+ * pending only. */
+static bool is_news(const struct flight *f, const struct wire_generation *w)
 {
-	return strcmp(g->status ? g->status : "", w->status) != 0 || g->phase != w->phase ||
-		(w->credits >= 0 && w->credits != g->credits);
+	return strcmp(f->status, w->status) != 0 || w->phase != PHASE_PENDING ||
+		(w->credits >= 0 && w->credits != f->credits);
 }
 
-static int update(struct engine *e, int64_t generation, const struct wire_generation *w,
-	const char *body, bool always)
+static void take_word(struct flight *f, const struct generation *g)
 {
+	set_text(&f->status, g->status ? g->status : "");
+	f->credits = g->credits;
+}
+
+/* 1 when it was written down, 0 when there was nothing new. */
+static int update(struct flight *f, const struct wire_generation *w, const char *body)
+{
+	struct engine *e = f->e;
 	struct generation g;
 
-	int rc = generation_get(e->cat, generation, &g);
+	if (!is_news(f, w))
+		return 0;
+	int rc = generation_get(e->cat, f->generation, &g);
 	if (rc < 0)
 		return rc;
-	if (!always && !changed(&g, w)) {
-		generation_release(&g);
-		return 0;
-	}
 	fill(&g, w, body);
 	catalogue_begin(e->cat, DB_NORMAL);
 	rc = generation_update(e->cat, &g);
 	if (rc >= 0)
-		rc = keep_images(e, generation, w);
+		rc = keep_images(e, f->generation, w, true);
 	rc = catalogue_end(e->cat, rc < 0 ? rc : 0);
+	if (rc == 0)
+		take_word(f, &g);
 	generation_release(&g);
 	return rc < 0 ? rc : 1;
 }
@@ -565,10 +585,10 @@ static void advance(struct flight *f, const struct wire_generation *w)
 
 static void poll_trouble(struct flight *f, const struct net_reply *reply)
 {
+	/* Perhaps only the address that the hub gave is wrong: from now on the one made of the id. */
+	free(f->poll_url);
+	f->poll_url = NULL;
 	if (reply->outcome == OUTCOME_NOT_FOUND) {
-		/* Perhaps only the address that the hub gave is wrong. */
-		free(f->poll_url);
-		f->poll_url = NULL;
 		if (++f->missing >= LOST_POLLS) {
 			end_failed(f, NULL, "the hub no longer knows this generation");
 			return;
@@ -581,7 +601,6 @@ static void poll_trouble(struct flight *f, const struct net_reply *reply)
 static void poll_done(void *arg, const struct net_reply *reply)
 {
 	struct flight *f = arg;
-	struct engine *e = f->e;
 	struct wire_generation w;
 	CLEANUP_FREE char *error = NULL;
 
@@ -602,7 +621,7 @@ static void poll_done(void *arg, const struct net_reply *reply)
 		return;
 	}
 	f->missing = 0;
-	const int rc = update(e, f->generation, &w, reply->body, false);
+	const int rc = update(f, &w, reply->body);
 	if (rc > 0) {
 		f->delay_ms = 0;
 		tell_generation(f);
@@ -614,11 +633,31 @@ static void poll_done(void *arg, const struct net_reply *reply)
 	wire_generation_release(&w);
 }
 
+/* Whether a poll must wait for its turn: one takes 1/POLLS_PER_SECOND of the line. */
+static bool must_queue(struct flight *f)
+{
+	struct engine *e = f->e;
+	const int64_t now = clock_mono_ms();
+
+	if (f->paced) {
+		f->paced = false;
+		return false;
+	}
+	if (e->poll_line_ms < now - POLL_BURST_MS)
+		e->poll_line_ms = now - POLL_BURST_MS;
+	e->poll_line_ms += 1000 / POLLS_PER_SECOND;
+	if (e->poll_line_ms <= now)
+		return false;
+	f->paced = true;
+	timer_set(&e->timers, &f->timer, e->poll_line_ms);
+	return true;
+}
+
 static void poll_now(struct timer *timer)
 {
 	struct flight *f = CONTAINER_OF(timer, struct flight, timer);
 
-	if (!f->call)
+	if (!f->call && !must_queue(f))
 		f->call = net_get_generation(f->e->net, f->hub_id, f->poll_url, poll_done, f);
 }
 
@@ -639,6 +678,7 @@ void follow_start(struct engine *e, int64_t generation, int64_t request,
 			.poll_url = xstrdup_or_null(g.poll_url),
 			.timer.fire = poll_now};
 		list_append(&e->flights, &f->link);
+		take_word(f, &g);
 		tsearch(f, &e->flight_tree, flight_compare);
 		e->n_flights++;
 		generation_release(&g);
@@ -656,6 +696,18 @@ void follow_start(struct engine *e, int64_t generation, int64_t request,
 
 /* ---- fresh addresses of pictures ---- */
 
+/* What has ended has its last word: only the addresses of the pictures it has are taken. The mount
+ * counts on it (mount/attrs.c). */
+static int keep_addresses(struct engine *e, int64_t generation, const struct wire_generation *w,
+	const char *body)
+{
+	catalogue_begin(e->cat, DB_NORMAL);
+	int rc = generation_answered(e->cat, generation, body);
+	if (rc == 0)
+		rc = keep_images(e, generation, w, false);
+	return catalogue_end(e->cat, rc);
+}
+
 struct renewal {
 	struct list link; /* engine's errands */
 	struct engine *e;
@@ -672,7 +724,8 @@ static void renewal_done(void *arg, const struct net_reply *reply)
 
 	if (reply->outcome == OUTCOME_OK &&
 		wire_generation_decode(reply->body, reply->body_len, &w, NULL) == 0) {
-		ok = w.n_images > 0 && update(r->e, r->generation, &w, reply->body, true) >= 0;
+		ok = w.n_images > 0 &&
+			keep_addresses(r->e, r->generation, &w, reply->body) == 0;
 		wire_generation_release(&w);
 	}
 	list_remove(&r->link);

@@ -76,6 +76,7 @@ struct engine {
 	struct list flights;	  /* generations followed: struct flight */
 	int n_flights;
 	void *flight_tree;	  /* the same by generation, tsearch(3) */
+	int64_t poll_line_ms;	  /* when the last poll in line has its turn (monotonic) */
 	struct list errands;	  /* arguments of calls that only net's `done` would free */
 	struct timer midnight;	  /* a new day's budget */
 	bool idempotent;	  /* its last good answer announced it (setting "idempotent") */
@@ -203,6 +204,8 @@ void pictures_release(struct engine *e); /* ends it and the downloads, answers w
 void pictures_destroy(struct pictures *p);
 /* At the end of each turn of the loop. (thread) */
 void pictures_turn(struct engine *e);
+/* The turn should not wait for the network. (thread) */
+bool pictures_are_due(const struct engine *e);
 /* The picture is listed: downloads it now when config.eager. (thread) */
 void pictures_listed(struct engine *e, int64_t image);
 /* Downloads a picture whose size the server did not tell: calls done(arg, size, type, width,

@@ -94,6 +94,21 @@ static int stat_text(struct mount *m, fuse_ino_t ino, struct stat *st)
 	return 0;
 }
 
+/* The answer holds the pictures' addresses, which are fetched anew when they have expired. */
+static int64_t time_of_addresses(struct mount *m, int64_t generation)
+{
+	struct image *images;
+	size_t n;
+	int64_t ms = 0;
+
+	if (image_list(m->cat, generation, &images, &n) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		ms = images[i].url_ms > ms ? images[i].url_ms : ms;
+	images_free(images, n);
+	return ms;
+}
+
 /* Whether all that a status speaks of has its last word. r: of the request whose latest it is. */
 static bool is_last_word(struct mount *m, const struct generation_outline *g,
 	const struct request_brief *r)
@@ -133,6 +148,10 @@ static int stat_generation_text(struct mount *m, fuse_ino_t ino, struct stat *st
 		latest = g.request && request_brief(m->cat, g.request, &r) == 0 &&
 			r.generation == id;
 		changed = latest && r.changed_ms > g.changed_ms ? r.changed_ms : g.changed_ms;
+		if (text == GTEXT_RESPONSE) {
+			const int64_t fetched = time_of_addresses(m, id);
+			changed = fetched > changed ? fetched : changed;
+		}
 		if (text == GTEXT_STATUS && is_last_word(m, &g, latest ? &r : NULL))
 			*timeout = KEEP;
 	}
@@ -202,7 +221,7 @@ static int stat_tree(struct mount *m, int64_t id, struct stat *st)
 
 	if (rc == 0)
 		*st = n.st;
-	return rc == -ENOENT && removed_stat(m, ino_make(INO_TREE, id), st) ? 0 : rc;
+	return rc;
 }
 
 int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout)
@@ -275,7 +294,9 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	double timeout;
 
 	(void)fi;
-	const int rc = node_stat(m, ino, &st, &timeout);
+	int rc = node_stat(m, ino, &st, &timeout);
+	if (rc == -ENOENT && removed_stat(m, ino, &st))
+		rc = 0;
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else

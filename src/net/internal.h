@@ -16,6 +16,8 @@ struct lane {
 	struct list waiting; /* net_call.queued */
 };
 
+enum { SPARE_HANDLES = 4 };
+
 /* CALL_AHEAD: a picture before anybody asks for it. CALL_PROBE: the small question for a picture's
  * size, on which its request's success depends. */
 enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_AHEAD, CALL_PROBE, CALL_KINDS };
@@ -29,6 +31,8 @@ struct net {
 	struct curl_slist *bearer; /* the Authorization header, or NULL */
 	struct list calls;
 	int running;
+	CURL *spare[SPARE_HANDLES]; /* of API calls that are over: polls make hundreds a second */
+	int n_spare;
 };
 
 /* One transfer. */

@@ -99,6 +99,8 @@ void net_destroy(struct net *net)
 			list_remove(pos);
 	list_for_each_safe (pos, next, &net->calls)
 		call_free(CONTAINER_OF(pos, struct net_call, link));
+	while (net->n_spare > 0)
+		curl_easy_cleanup(net->spare[--net->n_spare]);
 	curl_multi_cleanup(net->multi);
 	curl_slist_free_all(net->bearer);
 	free(net->origin);
@@ -136,6 +138,24 @@ static void set_common(struct net_call *c, const char *url)
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_seen);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, c);
 	curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 0L);
+	/* Nobody waits for a resolver's thread that nobody answers: not the end of a call, nor of all. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+}
+
+/* Only API calls share handles: the paid POST has one of its own. */
+static CURL *handle_get(struct net *net, enum call_kind kind)
+{
+	return kind == CALL_API && net->n_spare > 0 ? net->spare[--net->n_spare] : curl_easy_init();
+}
+
+static void handle_put(struct net *net, enum call_kind kind, CURL *easy)
+{
+	if (kind != CALL_API || net->n_spare == SPARE_HANDLES) {
+		curl_easy_cleanup(easy);
+		return;
+	}
+	curl_easy_reset(easy);
+	net->spare[net->n_spare++] = easy;
 }
 
 struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg)
@@ -144,7 +164,7 @@ struct net_call *call_create(struct net *net, enum call_kind kind, const char *u
 
 	*c = (struct net_call){.net = net,
 		.kind = kind,
-		.easy = curl_easy_init(),
+		.easy = handle_get(net, kind),
 		.retry_after_ms = -1,
 		.total = -1,
 		.arg = arg};
@@ -203,7 +223,7 @@ static void stop(struct net_call *c)
 void call_free(struct net_call *c)
 {
 	stop(c);
-	curl_easy_cleanup(c->easy);
+	handle_put(c->net, c->kind, c->easy);
 	curl_mime_free(c->mime);
 	curl_slist_free_all(c->headers);
 	buf_release(&c->body);
@@ -324,7 +344,11 @@ void net_run(struct net *net, int timeout_ms)
 	collect(net);
 }
 
+/* Whoever waits for what was posted would wait for long if it failed and nobody tried again. */
 void net_wake(struct net *net)
 {
-	curl_multi_wakeup(net->multi);
+	enum { TRIES = 5 };
+
+	for (int i = 0; i < TRIES && curl_multi_wakeup(net->multi) != CURLM_OK; i++)
+		;
 }

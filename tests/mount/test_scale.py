@@ -3,8 +3,14 @@ writes to the database. No test here looks at a clock."""
 import collections
 import os
 import re
+import sqlite3
+import sys
+import time
 
-from harness import run, sh, until
+import pytest
+
+from faulthub import FaultHub, http
+from harness import BUILD, ROOT, run, sh, until
 
 LOOKING = ("LOOKUP", "GETATTR", "OPENDIR", "READDIR", "READDIRPLUS", "OPEN", "READ")
 
@@ -99,3 +105,45 @@ def test_a_folder_that_was_listed_early_shows_what_comes_later(make_hub, make_mo
             until("the picture's name", lambda: "1.png" in os.listdir(folder))
     assert early > 0, "it was finished before it was looked at"
     assert (folder / "1.png").read_bytes()[:4] == b"\x89PNG"
+
+
+IN_FLIGHT = 1500
+RATE = 200  # polls a second for all of them together: engine/follow.c
+
+
+@pytest.fixture
+def busy_hub():
+    """A hub at which everything is still under way, and when it was asked."""
+    asked = []
+
+    def pending(request):
+        asked.append(time.monotonic())
+        id = request[1].rsplit("/", 1)[1]
+        return http(200, {"id": id, "status": "processing", "images": []})
+
+    hub = FaultHub({("GET", r"/api/v1/generations/\w+"): pending})
+    hub.asked = asked
+    yield hub
+    hub.close()
+
+
+def test_many_in_flight_are_polled_evenly_and_nothing_is_written(busy_hub, make_mount):
+    mount = make_mount(url=busy_hub.url, start=False)
+    run(sys.executable, ROOT / "bench/catalogue.py", mount.state, IN_FLIGHT, "--running", limit=120)
+    mount.start()
+    until("a poll of each", lambda: len({p for _, p, _, _ in busy_hub.requests}) >= IN_FLIGHT, limit=120)
+
+    catalogue = sqlite3.connect(f"file:{mount.state}/catalogue.db?mode=ro", uri=True)
+    before = catalogue.execute("PRAGMA data_version").fetchone()
+    first = len(busy_hub.asked)
+    until("another round", lambda: len(busy_hub.asked) >= first + IN_FLIGHT, limit=120)
+    assert catalogue.execute("PRAGMA data_version").fetchone() == before, "it was written to"
+    catalogue.close()
+
+    # Half a second that the machine took away may be made up for in the next one.
+    seconds = collections.Counter(int(t) for t in busy_hub.asked)
+    print(sorted(seconds.values()))
+    assert max(seconds.values()) <= RATE * 2, seconds
+    memory = int(re.search(r"VmHWM:\s*(\d+)", open(f"/proc/{mount.process.pid}/status").read()).group(1))
+    if "address" not in str(BUILD) and "thread" not in str(BUILD):
+        assert memory < 40 * 1024, f"{memory} KiB"

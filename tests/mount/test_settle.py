@@ -6,7 +6,7 @@ would have: once that one is sent, the first one's time is over. Nothing sleeps.
 import os
 
 import pytest
-from faulthub import FaultProxy
+from faulthub import PostProxy
 from harness import run, sh, until
 
 SETTLE = ["--settle", "400"]
@@ -194,11 +194,11 @@ def test_a_removal_that_a_crash_cut_short(hub, mount):
 
 def test_removed_while_its_answer_is_lost(hub, make_mount):
     """A hub that knows repeated requests is asked again: what may be paid is not called canceled."""
-    proxy = FaultProxy(hub)
+    proxy = PostProxy(hub.port)
     mount = make_mount(url=proxy.url, key=hub.key)
     mount.write("warm.prompt", "the hub announces what it can")
     mount.wait("warm")
-    proxy.fault = ("down", 1, "cut")
+    proxy.faults["a cat"] = ("down", 1, "cut")
     mount.write("a.prompt", "a cat")
     until("the lost answer", lambda: mount.sql(
         "SELECT 1 FROM request WHERE path = 'requests/a.prompt' AND state = 'queued' AND attempts = 1"))
@@ -209,5 +209,5 @@ def test_removed_while_its_answer_is_lost(hub, make_mount):
     (mount / "control").write_text("refresh\n")
     until("its end", lambda: mount.sql("SELECT count(*) FROM request WHERE state = 'succeeded'") == ["2"])
     print("answers cut:", proxy.fired)
-    assert proxy.fired == 1 and len(hub.charges()) == len(set(hub.charges())) == 2
+    assert proxy.fired == {("down", "cut"): 1} and len(hub.charges()) == len(set(hub.charges())) == 2
     proxy.close()
