@@ -38,9 +38,12 @@ static int moved(int rc, char **error)
 
 static int do_again(struct engine *e, const struct node *n, char **error)
 {
-	const int rc = commit_node(e, n->id, true, error);
+	CLEANUP_FREE char *why = NULL;
+	const int rc = commit_node(e, n->id, true, &why);
 
-	return rc < 0 ? rc : 0;
+	if (rc == -EINPROGRESS)
+		return fail(error, rc, "%s; it is on its way, say it again in a moment", why);
+	return rc < 0 ? fail(error, rc, "%s", why) : 0;
 }
 
 static int do_retry(struct engine *e, const struct node *n, char **error)

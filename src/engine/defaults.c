@@ -30,8 +30,8 @@ static int read_one(struct catalogue *cat, int64_t file, int64_t folder, const c
 }
 
 /* up: the way from the prompt to the folder, "../". */
-static int look_into(struct catalogue *cat, int64_t folder, const char *up, struct defaults *d,
-	char **error)
+static int look_into(
+	struct catalogue *cat, int64_t folder, const char *up, struct defaults *d, char **error)
 {
 	CLEANUP_FREE char *label = xasprintf("%s%s", up, file_name);
 	struct node file;

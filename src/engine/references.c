@@ -49,8 +49,8 @@ static int copy_in(struct taking *t, int from, const char *file)
 
 /* Takes the content of one picture, fd borrowed. optional: what is no picture, by name and content,
  * is left aside. */
-static int take_content(struct taking *t, int fd, int64_t size, const char *name, bool optional,
-	char **error)
+static int take_content(
+	struct taking *t, int fd, int64_t size, const char *name, bool optional, char **error)
 {
 	unsigned char head[64];
 	const ssize_t got = files_pread_full(fd, head, sizeof head, 0);
@@ -63,10 +63,12 @@ static int take_content(struct taking *t, int fd, int64_t size, const char *name
 		if (optional && !looks_like_picture(name))
 			return 0;
 		return fail(error, -EINVAL,
-			"reference \"%s\" is not a PNG, JPEG or WebP picture; convert it first", name);
+			"reference \"%s\" is not a PNG, JPEG or WebP picture; convert it first",
+			name);
 	}
 	if (size > WIRE_REFERENCE_BYTES_MAX)
-		return fail(error, -EINVAL, "reference \"%s\" is over 50 MB; make it smaller", name);
+		return fail(
+			error, -EINVAL, "reference \"%s\" is over 50 MB; make it smaller", name);
 
 	struct reference_set *set = t->set;
 	CLEANUP_FREE char *file = xasprintf("%zu.%s", set->count + 1, picture_extension(type));
@@ -83,15 +85,15 @@ static int take_content(struct taking *t, int fd, int64_t size, const char *name
 	return 0;
 }
 
-static int take(struct taking *t, const struct node *n, const char *name, bool optional,
-	char **error)
+static int take(
+	struct taking *t, const struct node *n, const char *name, bool optional, char **error)
 {
 	CLEANUP_CLOSE int fd = S_ISREG(n->st.st_mode) ? file_spool_open(t->cat, n->id) : -EISDIR;
 
 	if (fd < 0)
 		return optional && fd == -EISDIR
-			? 0
-			: fail(error, -EINVAL, "reference \"%s\" is not a file", name);
+			       ? 0
+			       : fail(error, -EINVAL, "reference \"%s\" is not a file", name);
 	return take_content(t, fd, n->st.st_size, name, optional, error);
 }
 
@@ -260,8 +262,7 @@ static int take_folder(struct taking *t, int64_t folder, char **error)
 int references_snapshot(struct engine *e, int64_t node, const struct prompt *p, int64_t folder,
 	int64_t named_from, const char *key, struct reference_set *out, char **error)
 {
-	struct taking t = {
-		.e = e, .cat = e->cat, .node = node, .key = key, .dir = -1, .set = out};
+	struct taking t = {.e = e, .cat = e->cat, .node = node, .key = key, .dir = -1, .set = out};
 
 	int rc = take_named(&t, p, named_from, error);
 	if (rc == 0)

@@ -272,8 +272,8 @@ char *words_draft_status(const char *text)
 	return buf_take(&b);
 }
 
-char *words_draft_error(const char *path, int err, const char *text, bool goes_on,
-	const char *control)
+char *words_draft_error(
+	const char *path, int err, const char *text, bool goes_on, const char *control)
 {
 	struct buf b;
 

@@ -18,9 +18,8 @@ static const char *const top_keys[] = {
 	"model", "config", "reference_image", "size", "quality", "n", NULL};
 static const char *const config_keys[] = {"size", "quality", "n", NULL};
 /* Keys of dotprompt that say nothing here. */
-static const char *const foreign_keys[] = {"input", "output", "tools", "variant", "name",
-	"version", "metadata", "toolDefs", "maxTurns", "returnToolRequests", "ext", "default",
-	NULL};
+static const char *const foreign_keys[] = {"input", "output", "tools", "variant", "name", "version",
+	"metadata", "toolDefs", "maxTurns", "returnToolRequests", "ext", "default", NULL};
 
 /* What people call things elsewhere. */
 static const struct {
@@ -162,7 +161,7 @@ static bool is_null(struct reader *r)
 	const char *text = scalar(r);
 
 	return r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-		(!*text || strcmp(text, "~") == 0 || strcmp(text, "null") == 0);
+	       (!*text || strcmp(text, "~") == 0 || strcmp(text, "null") == 0);
 }
 
 static void mark(struct reader *r, struct prompt_mark *at)
@@ -197,12 +196,14 @@ static int unknown_key(struct reader *r, const char *key, bool top)
 
 	if (is_among(key, foreign_keys))
 		what = xasprintf("\"%s\" is a key of dotprompt that has no meaning here; take it "
-				 "out", key);
-	else if (!top && is_among(key, top_keys))
-		what = xasprintf("\"%s\" does not belong into config; write it without indenting",
+				 "out",
 			key);
+	else if (!top && is_among(key, top_keys))
+		what = xasprintf(
+			"\"%s\" does not belong into config; write it without indenting", key);
 	else if (top && strcmp(key, "prompt") == 0)
-		what = xstrdup("the prompt is the text behind the second \"---\"; no key is needed");
+		what = xstrdup(
+			"the prompt is the text behind the second \"---\"; no key is needed");
 	else if (near)
 		what = xasprintf("unknown key \"%s\"; did you mean \"%s\"?", shown, near);
 	else
@@ -269,8 +270,8 @@ static int read_references(struct reader *r)
 		if (rc < 0 || r->event.type == YAML_SEQUENCE_END_EVENT)
 			return rc;
 		rc = r->event.type == YAML_SCALAR_EVENT
-			? add_reference(r)
-			: complain(r, "a reference image is a file name");
+			     ? add_reference(r)
+			     : complain(r, "a reference image is a file name");
 	}
 	return rc;
 }
@@ -294,17 +295,18 @@ static int read_config(struct reader *r)
 	if (r->event.type == YAML_SCALAR_EVENT && is_null(r))
 		return 0;
 	return r->event.type == YAML_MAPPING_START_EVENT
-		? read_mapping(r, false)
-		: complain(r, "\"config\" holds size, quality and n, each on a line of its own, "
-			      "indented");
+		       ? read_mapping(r, false)
+		       : complain(r,
+				 "\"config\" holds size, quality and n, each on a line of its own, "
+				 "indented");
 }
 
 /* After the mapping's start, up to its end. */
 static int read_mapping(struct reader *r, bool top)
 {
 	bool config_seen = false;
-	int rc = check_plain(
-		r, r->event.data.mapping_start.anchor, r->event.data.mapping_start.tag);
+	int rc =
+		check_plain(r, r->event.data.mapping_start.anchor, r->event.data.mapping_start.tag);
 
 	while (rc == 0) {
 		rc = next(r);
@@ -363,8 +365,7 @@ static int read_document(struct reader *r)
 int front_parse(const char *label, const char *text, size_t len, int first_line, struct front *out,
 	char **error)
 {
-	struct reader r = {
-		.label = label,
+	struct reader r = {.label = label,
 		.text = text,
 		.len = len,
 		.first_line = first_line,

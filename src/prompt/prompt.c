@@ -257,8 +257,8 @@ static int parse_text(const struct prompt_source *s, const struct parts *parts,
 	int rc = 0;
 
 	if (parts->front)
-		rc = front_parse(s->label, parts->front, parts->front_len, parts->front_line, &f,
-			error);
+		rc = front_parse(
+			s->label, parts->front, parts->front_len, parts->front_line, &f, error);
 	if (rc == 0)
 		rc = apply(out, &f, 0, error);
 	front_release(&f);
@@ -331,12 +331,12 @@ static int unknown_model(const struct prompt *p, const struct wire_models *model
 	for (size_t i = 0; i < models->count; i++)
 		ids[i] = models->items[i].id;
 	const char *near = names_nearest(p->order.model, ids);
-	const int rc = near ? fail(error, -EINVAL,
-				      "%sthe hub has no model \"%s\"; did you mean \"%s\"?", at,
-				      p->order.model, near)
-			    : fail(error, -EINVAL,
-				      "%sthe hub has no model \"%s\"; the folder models lists them",
-				      at, p->order.model);
+	const int rc =
+		near ? fail(error, -EINVAL, "%sthe hub has no model \"%s\"; did you mean \"%s\"?",
+			       at, p->order.model, near)
+		     : fail(error, -EINVAL,
+			       "%sthe hub has no model \"%s\"; the folder models lists them", at,
+			       p->order.model);
 	free(ids);
 	return rc;
 }
@@ -350,12 +350,12 @@ static int check_quality(const struct prompt *p, const struct wire_model *m, cha
 	for (size_t i = 0; m->qualities[i]; i++)
 		if (strcmp(m->qualities[i], p->order.quality) == 0)
 			return 0;
-	return fail(error, -EINVAL, "%s%s does not offer the quality \"%s\"; see models/%s.json", at,
-		m->id, p->order.quality, m->id);
+	return fail(error, -EINVAL, "%s%s does not offer the quality \"%s\"; see models/%s.json",
+		at, m->id, p->order.quality, m->id);
 }
 
-int prompt_check(const struct prompt *p, const struct wire_models *models, size_t n_references,
-	char **error)
+int prompt_check(
+	const struct prompt *p, const struct wire_models *models, size_t n_references, char **error)
 {
 	const struct wire_model *m;
 
@@ -367,8 +367,9 @@ int prompt_check(const struct prompt *p, const struct wire_models *models, size_
 	if (m->reference_limit >= 0 && n_references > (size_t)m->reference_limit) {
 		CLEANUP_FREE char *at = where(&p->references_at);
 
-		return fail(error, -EINVAL, "%s%s takes at most %d reference images, and there are %zu",
-			at, m->id, m->reference_limit, n_references);
+		return fail(error, -EINVAL,
+			"%s%s takes at most %d reference images, and there are %zu", at, m->id,
+			m->reference_limit, n_references);
 	}
 	return check_quality(p, m, error);
 }

@@ -1,4 +1,6 @@
 """What a prompt file draws in: defaults.yaml and reference pictures, by name and by folder."""
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -193,6 +195,21 @@ def test_generated_pictures_are_references(hub, mount, folder):
     assert references_of(hub, "with a bottle") == 1
     settled(mount)
     until("the snapshots' removal", lambda: os.listdir(mount.state / "refs") == [])
+    # Evicted, and asked for by name: it is fetched, and the user says it again.
+    mount.stop()
+    shutil.rmtree(mount.cache)
+    mount.start()
+    control = mount / "control"
+    with pytest.raises(OSError) as caught:
+        control.write_text(f"again requests/{folder.name}/sub/y.prompt\n")
+    assert caught.value.errno == errno.EINPROGRESS and "say it again in a moment" in control.read_text()
+
+    def said():
+        with contextlib.suppress(OSError):
+            return control.write_text(f"again requests/{folder.name}/sub/y.prompt\n")
+    until("its turn", said)
+    order_of(mount, folder / "sub/y.prompt")
+    assert sent(hub)["with a bottle"] == 2
 
 
 def test_what_is_accepted_as_text(hub, mount, folder):

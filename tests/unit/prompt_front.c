@@ -74,40 +74,54 @@ static void yaml_that_is_refused(void **state)
 		{"---\nn: yes\n---\nx", "cat.prompt:2:4: n must be 1 to 4"},
 		{"---\nn: 99999999999999999999\n---\nx", "cat.prompt:2:4: n must be 1 to 4"},
 		{"---\nn: |\n  1\n---\nx", "cat.prompt:2:4: n must be 1 to 4"},
-		{"---\nsize: 16:9\n---\nx",
-			"cat.prompt:2:7: size \"16:9\" is not possible; write auto or WIDTHxHEIGHT"},
-		{"---\nsize: 1024X1024\n---\nx",
-			"cat.prompt:2:7: size \"1024X1024\" is not possible; did you mean \"1024x1024\"?"},
-		{"---\nsize: 1024 × 640\n---\nx",
-			"cat.prompt:2:7: size \"1024 × 640\" is not possible; did you mean \"1024x640\"?"},
-		{"---\nsize: Auto\n---\nx", "cat.prompt:2:7: size \"Auto\" is not possible; did you mean \"auto\"?"},
-		{"---\nquality: Hihg\n---\nx", "cat.prompt:2:10: quality \"Hihg\" is not possible; did you mean \"high\"?"},
+		{"---\nsize: 16:9\n---\nx", "cat.prompt:2:7: size \"16:9\" is not possible; write "
+					    "auto or WIDTHxHEIGHT"},
+		{"---\nsize: 1024X1024\n---\nx", "cat.prompt:2:7: size \"1024X1024\" is not "
+						 "possible; did you mean \"1024x1024\"?"},
+		{"---\nsize: 1024 × 640\n---\nx", "cat.prompt:2:7: size \"1024 × 640\" is not "
+						  "possible; did you mean \"1024x640\"?"},
+		{"---\nsize: Auto\n---\nx",
+			"cat.prompt:2:7: size \"Auto\" is not possible; did you mean \"auto\"?"},
+		{"---\nquality: Hihg\n---\nx", "cat.prompt:2:10: quality \"Hihg\" is not possible; "
+					       "did you mean \"high\"?"},
 		/* null is no value */
 		{"---\nn: ~\n---\nx", "cat.prompt:2:4: \"n\" needs one value"},
 		{"---\nmodel: null\n---\nx", "cat.prompt:2:8: \"model\" needs one value"},
 		{"---\nmodel: [a, b]\n---\nx", "cat.prompt:2:8: \"model\" needs one value"},
-		{"---\nreference_image: [a, ]\nn: {}\n---\nx", "cat.prompt:3:4: \"n\" needs one value"},
-		{"---\nreference_image: [a, '']\n---\nx", "cat.prompt:2:22: a reference image needs a file name"},
-		{"---\nreference_image:\n- a\n- [b]\n---\nx", "cat.prompt:4:3: a reference image is a file name"},
-		{"---\nreference_image: {a: b}\n---\nx", "cat.prompt:2:18: \"reference_image\" is one file name"},
-		{"---\nconfig: high\n---\nx", "cat.prompt:2:9: \"config\" holds size, quality and n"},
+		{"---\nreference_image: [a, ]\nn: {}\n---\nx",
+			"cat.prompt:3:4: \"n\" needs one value"},
+		{"---\nreference_image: [a, '']\n---\nx",
+			"cat.prompt:2:22: a reference image needs a file name"},
+		{"---\nreference_image:\n- a\n- [b]\n---\nx",
+			"cat.prompt:4:3: a reference image is a file name"},
+		{"---\nreference_image: {a: b}\n---\nx",
+			"cat.prompt:2:18: \"reference_image\" is one file name"},
+		{"---\nconfig: high\n---\nx",
+			"cat.prompt:2:9: \"config\" holds size, quality and n"},
 		/* twice, wherever */
 		{"---\nn: 1\nconfig:\n  n: 2\n---\nx", "cat.prompt:4:3: \"n\" is given twice"},
-		{"---\nconfig: {}\nconfig: {}\n---\nx", "cat.prompt:3:1: \"config\" is given twice"},
+		{"---\nconfig: {}\nconfig: {}\n---\nx",
+			"cat.prompt:3:1: \"config\" is given twice"},
 		{"---\nreference_image: a\nreference_image: b\n---\nx",
 			"cat.prompt:3:1: \"reference_image\" is given twice"},
 		/* keys */
-		{"---\nreferences: a\n---\nx", "cat.prompt:2:1: unknown key \"references\"; did you mean \"reference_image\"?"},
-		{"---\naspect_ratio: 16:9\n---\nx", "cat.prompt:2:1: unknown key \"aspect_ratio\"; did you mean \"size\"?"},
-		{"---\nconfig:\n  model: x\n---\nx", "cat.prompt:3:3: \"model\" does not belong into config"},
-		{"---\nconfig:\n  sise: x\n---\nx", "cat.prompt:3:3: unknown key \"sise\"; did you mean \"size\"?"},
+		{"---\nreferences: a\n---\nx", "cat.prompt:2:1: unknown key \"references\"; did "
+					       "you mean \"reference_image\"?"},
+		{"---\naspect_ratio: 16:9\n---\nx",
+			"cat.prompt:2:1: unknown key \"aspect_ratio\"; did you mean \"size\"?"},
+		{"---\nconfig:\n  model: x\n---\nx",
+			"cat.prompt:3:3: \"model\" does not belong into config"},
+		{"---\nconfig:\n  sise: x\n---\nx",
+			"cat.prompt:3:3: unknown key \"sise\"; did you mean \"size\"?"},
 		{"---\nprompt: x\n---\ny", "cat.prompt:2:1: the prompt is the text behind"},
 		{"---\ninput: {}\n---\nx", "cat.prompt:2:1: \"input\" is a key of dotprompt"},
 		{"---\n[n]: 1\n---\nx", "cat.prompt:2:1: "},
-		{"---\nmodel:gpt-image-2\n---\nx", "cat.prompt:2:1: front matter is lines of \"key: value\""},
+		{"---\nmodel:gpt-image-2\n---\nx",
+			"cat.prompt:2:1: front matter is lines of \"key: value\""},
 		/* columns count characters */
 		{"---\n향수: x\n---\nx", "cat.prompt:2:1: unknown key \"향수\""},
-		{"---\n{reference_image: [향수.png], n: 9}\n---\nx", "cat.prompt:2:32: n must be 1 to 4"},
+		{"---\n{reference_image: [향수.png], n: 9}\n---\nx",
+			"cat.prompt:2:32: n must be 1 to 4"},
 		{"---\n{model: x, 향: 1}\n---\nx", "cat.prompt:2:12: unknown key \"향\""},
 		{"---\n{quality: \"높음\", n: 9}\n---\nx", "cat.prompt:2:11: quality \"높음\""},
 		/* what YAML can do besides */
@@ -123,7 +137,8 @@ static void yaml_that_is_refused(void **state)
 		{"---\n%YAML 1.1\n---\nx", "cat.prompt:3:1: front matter is lines"},
 		{"---\nn: 1\n--- a\n---\nx", "cat.prompt:3:1: only one YAML document"},
 		{"---\n\tn: 1\n---\nx", "cat.prompt:2:1: a tab cannot stand here"},
-		{"---\nsize: auto\nmodel: a\x01\n---\nx", "cat.prompt:3:9: control characters are not allowed"},
+		{"---\nsize: auto\nmodel: a\x01\n---\nx",
+			"cat.prompt:3:9: control characters are not allowed"},
 		{"---\nmodel: \"\\0\"\n---\nx", "cat.prompt:2:8: a NUL character"},
 		{"---\nmodel: \"a\n---\nx", "cat.prompt:3:1: found unexpected end of stream"},
 		/* fences */
@@ -178,8 +193,11 @@ static void sizes_and_bytes(void **state)
 	free(error);
 	free(text);
 	REFUSED("a\n향\xff", "cat.prompt:2:2: the text is not UTF-8");
-	REFUSED("\xEF\xBB\xBF" "a\xff", "cat.prompt:1:2: the text is not UTF-8");
-	REFUSED("\xEF\xBB\xBF---\nmodel: \xC3\x28\n---\nx", "cat.prompt:2:8: the text is not UTF-8");
+	REFUSED("\xEF\xBB\xBF"
+		"a\xff",
+		"cat.prompt:1:2: the text is not UTF-8");
+	REFUSED("\xEF\xBB\xBF---\nmodel: \xC3\x28\n---\nx",
+		"cat.prompt:2:8: the text is not UTF-8");
 	REFUSED("a\0b", "cat.prompt:1:2: a NUL byte");
 	REFUSED("\xED\xA0\x80", "cat.prompt:1:1: the text is not UTF-8");
 	is_refused("a", 0, "cat.prompt: there is no prompt text");
@@ -213,6 +231,8 @@ static void json_bodies(void **state)
 	} bad[] = {
 		{"{a cat}", "cat.prompt: not valid JSON (line 1, column 2"},
 		{"{\"prompt\": \"x\",\n \"n\": }", "cat.prompt: not valid JSON (line 2, column 7"},
+		{"{\"\\u향\": 1}", "cat.prompt: not valid JSON (line 1, column 5: invalid escape "
+				   "near '\"\\u?')"},
 		{"{\"prompt\": \"x\", \"n\": \"2\"}", "cat.prompt: n must be a whole number"},
 		{"{\"prompt\": \"x\", \"n\": 5}", "cat.prompt: n must be 1 to 4"},
 		{"{\"prompt\": \"x\", \"size\": \"big\"}", "cat.prompt: size \"big\""},
@@ -240,19 +260,23 @@ static void defaults_files(void **state)
 	static const struct {
 		const char *text, *words;
 	} bad[] = {
-		{"n: 1\nqualty: low", "../defaults.yaml:2:1: unknown key \"qualty\"; did you mean \"quality\"?"},
+		{"n: 1\nqualty: low",
+			"../defaults.yaml:2:1: unknown key \"qualty\"; did you mean \"quality\"?"},
 		{"\xEF\xBB\xBFquality: best", "../defaults.yaml:1:10: quality \"best\""},
 		{"quality: \xff", "../defaults.yaml:1:10: the text is not UTF-8"},
-		{"---\nquality: low\n---\nand text", "../defaults.yaml:4:1: only settings stand in this file"},
+		{"---\nquality: low\n---\nand text",
+			"../defaults.yaml:4:1: only settings stand in this file"},
 		{"just text", "../defaults.yaml:1:1: front matter is lines"},
 		{"n: 1\n---\nn: 2", "../defaults.yaml:2:1: only one YAML document"},
 	};
-	static const char *const good[] = {"quality: low", "---\nquality: low", "---\nquality: low\n---\n",
-		"\xEF\xBB\xBF# ours\r\nquality: low\r\n", "config:\n  quality: low"};
+	static const char *const good[] = {"quality: low", "---\nquality: low",
+		"---\nquality: low\n---\n", "\xEF\xBB\xBF# ours\r\nquality: low\r\n",
+		"config:\n  quality: low"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		const struct prompt_source d = {"../defaults.yaml", bad[i].text, strlen(bad[i].text)};
+		const struct prompt_source d = {
+			"../defaults.yaml", bad[i].text, strlen(bad[i].text)};
 		struct prompt p;
 		char *error = NULL;
 
@@ -275,7 +299,8 @@ static void references_of_defaults(void **state)
 {
 	const struct prompt_source file = {"p", "x", 1};
 	const struct prompt_source own = {"p", "---\nreference_image: []\n---\nx", 29};
-	const struct prompt_source defaults[] = {{"near", "n: 2", 4}, {"far", "reference_image: a.png", 22}};
+	const struct prompt_source defaults[] = {
+		{"near", "n: 2", 4}, {"far", "reference_image: a.png", 22}};
 	struct prompt p;
 
 	(void)state;
