@@ -137,7 +137,7 @@ check-mount: all | $(BUILD)/.check-packages
 # The mount tests that a sanitizer build is held to: it is too slow for those of time and of memory.
 check-sanitized: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider \
-		tests/mount/test_basics.py tests/mount/test_tree.py tests/mount/test_posix.py
+		tests/mount/test_basics.py tests/mount/test_tree.py tests/mount/test_posix.py tests/mount/test_model.py
 
 # Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
 torture: torture-kills torture-syscalls
@@ -149,10 +149,13 @@ torture-syscalls: all | $(BUILD)/.check-packages
 	SYSCALLS=all IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
 		tests/mount/test_syscalls.py
 
-# stress-ng and fio on scratch files; DURATION is their seconds in all (60).
+# stress-ng and fio on scratch files; DURATION is their seconds in all (60). Then STEPS random calls,
+# compared with those on a local folder; SEED repeats them.
 torture: torture-posix
 torture-posix: all | $(BUILD)/.torture-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) DURATION=$(DURATION) $(PYTEST) -q -s -p no:cacheprovider tests/torture
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) STEPS=$${STEPS:-30000} $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_model.py
 
 # The public pjdfstest, of which PJDFSTEST is a built copy, against tests/posix-expected.txt.
 posix: all | $(BUILD)/.torture-packages

@@ -45,28 +45,34 @@ static int set_times(struct catalogue *cat, const struct node *n, const struct s
 		: 0;
 }
 
-static int64_t time_to_set(struct timespec t)
+static struct timespec time_to_set(struct timespec t)
 {
-	return t.tv_nsec == UTIME_NOW ? now_ns() : timespec_to_ns(t);
+	return t.tv_nsec == UTIME_NOW ? ns_to_timespec(now_ns()) : t;
 }
 
-static int set_row(struct catalogue *cat, struct node *n, const struct stat *st, unsigned what)
+void tree_apply(struct stat *st, const struct stat *attr, unsigned what)
 {
 	if (what & TREE_SET_MODE)
-		n->st.st_mode = (n->st.st_mode & S_IFMT) | (st->st_mode & 07777);
+		st->st_mode = (st->st_mode & S_IFMT) | (attr->st_mode & 07777);
 	if (what & TREE_SET_UID)
-		n->st.st_uid = st->st_uid;
+		st->st_uid = attr->st_uid;
 	if (what & TREE_SET_GID)
-		n->st.st_gid = st->st_gid;
+		st->st_gid = attr->st_gid;
 	if (what & TREE_SET_ATIME)
-		n->st.st_atim = st->st_atim;
+		st->st_atim = time_to_set(attr->st_atim);
 	if (what & TREE_SET_MTIME)
-		n->st.st_mtim = st->st_mtim;
+		st->st_mtim = time_to_set(attr->st_mtim);
+	st->st_ctim = ns_to_timespec(now_ns());
+}
+
+static int set_row(struct catalogue *cat, const struct node *n)
+{
 	const int rc = db_run(cat->db,
 		"UPDATE node SET mode = ?, uid = ?, gid = ?, atime = ?, mtime = ?, ctime = ?"
 		" WHERE id = ?",
 		"iiiiiii", (int64_t)n->st.st_mode, (int64_t)n->st.st_uid, (int64_t)n->st.st_gid,
-		time_to_set(n->st.st_atim), time_to_set(n->st.st_mtim), now_ns(), n->id);
+		timespec_to_ns(n->st.st_atim), timespec_to_ns(n->st.st_mtim),
+		timespec_to_ns(n->st.st_ctim), n->id);
 	return rc < 0 ? rc : 0;
 }
 
@@ -81,8 +87,10 @@ int tree_setattr(struct catalogue *cat, int64_t id, const struct stat *st, unsig
 		rc = set_size(cat, &n, st->st_size);
 	if (rc == 0 && (what & (TREE_SET_ATIME | TREE_SET_MTIME)))
 		rc = set_times(cat, &n, st, what);
-	if (rc == 0)
-		rc = set_row(cat, &n, st, what);
+	if (rc == 0) {
+		tree_apply(&n.st, st, what);
+		rc = set_row(cat, &n);
+	}
 	if (rc == 0 && out)
 		rc = tree_get(cat, id, out);
 	return catalogue_end(cat, rc);
@@ -114,7 +122,7 @@ static int touch(struct catalogue *cat, int64_t id)
 	const int rc = db_run(
 		cat->db, "UPDATE node SET ctime = ? WHERE id = ?", "ii", now_ns(), id);
 
-	return rc < 0 ? rc : 0;
+	return rc < 0 ? rc : rc ? 0 : -ENOENT;
 }
 
 int tree_xattr_set(struct catalogue *cat, int64_t id, const char *name, const void *value,
@@ -123,7 +131,9 @@ int tree_xattr_set(struct catalogue *cat, int64_t id, const char *name, const vo
 	if (len > VALUE_MAX)
 		return -E2BIG;
 	catalogue_begin(cat, DB_NORMAL);
-	int rc = has_xattr(cat, id, name);
+	int rc = touch(cat, id);
+	if (rc == 0)
+		rc = has_xattr(cat, id, name);
 	if (rc == 1 && (flags & XATTR_CREATE))
 		rc = -EEXIST;
 	else if (rc == 0 && (flags & XATTR_REPLACE))
@@ -135,8 +145,6 @@ int tree_xattr_set(struct catalogue *cat, int64_t id, const char *name, const vo
 			"INSERT INTO xattr VALUES(?, ?, ?)"
 			" ON CONFLICT(node, name) DO UPDATE SET value = excluded.value",
 			"isb", id, name, len ? value : "", len);
-	if (rc >= 0)
-		rc = touch(cat, id);
 	return catalogue_end(cat, rc < 0 ? rc : 0);
 }
 

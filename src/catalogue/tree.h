@@ -74,6 +74,8 @@ enum {
 };
 int tree_setattr(struct catalogue *cat, int64_t id, const struct stat *st, unsigned what,
 	struct node *out);
+/* The same to a struct stat, but for the size. */
+void tree_apply(struct stat *st, const struct stat *attr, unsigned what);
 
 /* Calls fn for each child in the order of their names until it returns false. fn must not call
  * back into the catalogue (collect first). */

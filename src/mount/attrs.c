@@ -263,6 +263,13 @@ int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout)
 	return rc;
 }
 
+int known_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout)
+{
+	const int rc = node_stat(m, ino, st, timeout);
+
+	return rc == -ENOENT && removed_stat(m, ino, st) ? 0 : rc;
+}
+
 double node_entry_timeout(fuse_ino_t parent, fuse_ino_t ino)
 {
 	if (ino_type(parent) == INO_GENERATION)
@@ -294,9 +301,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	double timeout;
 
 	(void)fi;
-	int rc = node_stat(m, ino, &st, &timeout);
-	if (rc == -ENOENT && removed_stat(m, ino, &st))
-		rc = 0;
+	const int rc = known_stat(m, ino, &st, &timeout);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else

@@ -34,11 +34,11 @@ static void open_tree(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fu
 	struct file *f = NULL;
 	int rc = file_open(m->cat, ino_id(ino), fi->flags, &f);
 
-	if (rc == 0 && file_writable(f)) {
+	if (rc == 0 && file_writable(f))
 		engine_disturb(m->engine, ino_id(ino));
-		if (fi->flags & O_TRUNC)
-			rc = file_truncate(f);
-	}
+	/* Linux truncates at O_RDONLY | O_TRUNC as well, and the kernel takes it that we have. */
+	if (rc == 0 && (fi->flags & O_TRUNC))
+		rc = file_writable(f) ? file_truncate(f) : empty_node(m, ino_id(ino));
 	if (rc < 0) {
 		if (f)
 			close_tree(m, f);

@@ -154,6 +154,8 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 /* ---- attrs.c ---- */
 /* Attributes of any inode, st_ino included, and the seconds that the kernel may keep them. -ENOENT. */
 int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout);
+/* Of an inode that the kernel has, which may have lost its name meanwhile. */
+int known_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout);
 /* The same as an entry of a folder. */
 int node_entry(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, struct fuse_entry_param *e);
 double node_entry_timeout(fuse_ino_t parent, fuse_ino_t ino);
@@ -178,6 +180,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 /* A new node in /requests, owned as its creator and folder say. */
 int create_node(struct mount *m, fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	const char *target, struct node *out);
+/* Makes a file of /requests empty, as truncate(2) of its path does. */
+int empty_node(struct mount *m, int64_t id);
 /* -EROFS when a directory is none of /requests. */
 int check_requests_dir(fuse_ino_t parent);
 
@@ -246,6 +250,8 @@ bool ghosts_find(struct ghosts *g, int64_t dir, const char *name, pid_t pid, boo
 /* A node as it was when it lost its name. Before the reply, behind which the kernel may forget it. */
 void removed_add(struct mount *m, const struct node *n);
 bool removed_stat(struct mount *m, fuse_ino_t ino, struct stat *st);
+/* what: tree_setattr()'s. */
+bool removed_setattr(struct mount *m, fuse_ino_t ino, const struct stat *attr, unsigned what);
 void removed_destroy(struct mount *m);
 void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n_lookups);
 

@@ -1,7 +1,7 @@
 /*
  * Nodes of /requests that have lost their name while the kernel still knows them: the working
- * directory of a process, an open directory, a descriptor of O_PATH. stat(2) of them goes on, without
- * links, until the kernel forgets them. (A file that is open for reading or writing has its row.)
+ * directory of a process, an open directory, a descriptor of O_PATH. Their attributes can be read and
+ * set, without links, until the kernel forgets them. (A file that is open for reading or writing has its row.)
  */
 #include "mount/internal.h"
 #include <search.h>
@@ -43,6 +43,18 @@ bool removed_stat(struct mount *m, fuse_ino_t ino, struct stat *st)
 	if (r)
 		*st = (*r)->st;
 	st->st_ino = ino;
+	pthread_mutex_unlock(&m->removed_lock);
+	return r != NULL;
+}
+
+bool removed_setattr(struct mount *m, fuse_ino_t ino, const struct stat *attr, unsigned what)
+{
+	const struct removed key = {.ino = ino};
+
+	pthread_mutex_lock(&m->removed_lock);
+	struct removed *const *r = tfind(&key, &m->removed, compare);
+	if (r)
+		tree_apply(&(*r)->st, attr, what);
 	pthread_mutex_unlock(&m->removed_lock);
 	return r != NULL;
 }

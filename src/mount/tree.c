@@ -166,6 +166,11 @@ static int set_tree_size(struct mount *m, int64_t id, struct stat *attr, int to_
 	return rc;
 }
 
+int empty_node(struct mount *m, int64_t id)
+{
+	return set_tree_size(m, id, &(struct stat){0}, FUSE_SET_ATTR_SIZE, NULL);
+}
+
 static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set,
 	struct fuse_file_info *fi)
 {
@@ -175,7 +180,11 @@ static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set,
 		attr->st_mtim.tv_nsec = UTIME_NOW;
 	if (to_set & FUSE_SET_ATTR_SIZE)
 		return set_tree_size(m, id, attr, to_set, fi);
-	return tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
+	const int rc = tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
+	return rc == -ENOENT &&
+			removed_setattr(m, ino_make(INO_TREE, id), attr, what_to_set(to_set))
+		? 0
+		: rc;
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
@@ -197,7 +206,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	else
 		rc = -EROFS;
 	if (rc == 0)
-		rc = node_stat(m, ino, &st, &timeout);
+		rc = known_stat(m, ino, &st, &timeout);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else

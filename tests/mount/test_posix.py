@@ -590,6 +590,12 @@ def test_a_removed_folder_in_use(dir):
     for k in (fd, handle):
         st = os.fstat(k)
         assert (st.st_nlink, st.st_ino) == (0, ino) and stat.S_ISDIR(st.st_mode)
+    os.fchmod(fd, 0o500)
+    os.utime(fd, ns=(1, 2))
+    st = os.fstat(fd)
+    assert (stat.S_IMODE(st.st_mode), st.st_mtime_ns, st.st_nlink) == (0o500, 2, 0)
+    fails(errno.ENOENT, os.setxattr, fd, "user.a", b"1")
+    fails(errno.ENODATA, os.getxattr, fd, "user.a")
     fails(errno.ENOENT, os.open, "x", os.O_CREAT | os.O_WRONLY, dir_fd=fd)
     fails(errno.ENOENT, os.mkdir, "x", dir_fd=fd)
     fails(errno.ENOENT, os.symlink, "x", "x", dir_fd=fd)
