@@ -298,3 +298,30 @@ def test_429_and_402_pause_the_queue_and_fail_nothing(make_mount):
     assert len(posts) == 4 + len(script)
     print(f"\n{len(script)} refusals, {len(posts)} POSTs, none failed")
     hub.close()
+
+
+def test_removing_withdraws_every_request_of_a_prompt(make_mount):
+    hub = FaultHub({("POST", GENERATIONS): http(500)})
+    mount = make_mount(url=hub.url)
+    catalogue = Catalogue(mount)
+    control = mount / "control"
+    control.write_text("pause\n")
+    mount.write("a.prompt", "a")
+    mount.write("b.prompt", "b")
+    until("both held", lambda: catalogue.count("held") == 2)
+    for _ in range(69):
+        control.write_text("again requests/a.prompt\n")
+    with pytest.raises(OSError) as caught:  # it would be let past its budget later
+        control.write_text("approve requests/b.prompt\n")
+    assert caught.value.errno == 22 and "resume" in control.read_text()
+    until("all held", lambda: catalogue.count("held") == 71)
+    (mount / "requests/a.prompt").unlink()
+    assert (catalogue.count("canceled"), catalogue.count("held")) == (70, 1)
+    # The mount died after the removal and before the withdrawal: the queue looks for the file itself.
+    mount.stop()
+    run("sqlite3", mount.state / "catalogue.db", "DELETE FROM node WHERE name = 'b.prompt'")
+    mount.start()
+    control.write_text("resume\n")
+    until("the withdrawal", lambda: states(mount) == ["canceled"] * 71)
+    assert hub.count("POST") == 0
+    hub.close()
