@@ -76,15 +76,20 @@ class Catalogue:
 STEP = int(os.environ.get("FAULT_STEP", "5"))  # make torture: 1
 
 
+def name_of(k):
+    """All of one length, and none becomes another by the change of a byte."""
+    return f"f{k:04}-{k:04}"
+
+
 def plan_faults(proxy, mount):
     """A cut after every byte of request and answer; a stall after, and a change of, every STEPth."""
-    mount.write("measure.prompt", f"{SMALL}f-0000")
+    mount.write("measure.prompt", f"{SMALL}{name_of(0)}")
     until("a whole POST", lambda: proxy.lengths[0])
     assert 200 < proxy.lengths[0] < 1000 and 200 < proxy.lengths[1] < 1200
     plan = [(direction, at, what) for what in ("cut", "stall", "corrupt")
             for direction, length in zip(("up", "down"), proxy.lengths)
             for at in range(0, length, 1 if what == "cut" else STEP)]
-    return {f"f-{k + 1:04}": fault for k, fault in enumerate(plan)}
+    return {name_of(k + 1): fault for k, fault in enumerate(plan)}
 
 
 def let_stalls_end(proxy, catalogue):
@@ -150,7 +155,7 @@ def test_a_fault_at_every_byte_at_a_hub_without_keys(make_hub, make_mount):
             assert states[name] == "unknown", (direction, at, what, states[name])
         else:
             assert states[name] in ("unknown", "refused", "failed", "succeeded"), (direction, at)
-    assert proxy.posts == {name: 1 for name in ("f-0000", *faults)}
+    assert proxy.posts == {name: 1 for name in (name_of(0), *faults)}
     charged = told_the_truth(mount, hub, states)
     unmount(mount)
     print(f"\n{len(faults)} faults {proxy.fired}, {sum(proxy.posts.values())} POSTs, {len(charged)} orders")
