@@ -169,7 +169,7 @@ check: $(BUILD)/.check-packages
 COVERAGE_PACKAGES := lcov
 coverage:
 	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES) $(COVERAGE_PACKAGES)"
-	@find build -name '*.gcda' -delete 2>/dev/null; true
+	@find build/coverage -name '*.gcda' -delete 2>/dev/null; true
 	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-hub check-mount
 	@sh tests/coverage.sh build/coverage
 

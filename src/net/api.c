@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+enum { MESSAGE_MAX = 500 };
+
 static size_t body_seen(char *bytes, size_t size, size_t count, void *arg)
 {
 	struct net_call *c = arg;
@@ -130,6 +132,18 @@ char *message_of(const struct net_call *c, CURLcode code)
 	return xstrdup(c->error[0] ? c->error : curl_easy_strerror(code));
 }
 
+/* At most that many bytes of a UTF-8 text, in whole characters. */
+static size_t cut_at(const char *text, size_t most)
+{
+	const size_t len = strlen(text);
+
+	if (len <= most)
+		return len;
+	while (((unsigned char)text[most] & 0xc0) == 0x80)
+		most--;
+	return most;
+}
+
 /* The words of an HTTP answer that is no success: the hub's own where it gives some. */
 static char *refusal(const struct net_call *c, int status, enum outcome *outcome)
 {
@@ -139,7 +153,7 @@ static char *refusal(const struct net_call *c, int status, enum outcome *outcome
 	if (wire_error_decode(c->body.data, c->body.len, &e)) {
 		*outcome = outcome_from_http(status, e.code);
 		if (e.message) /* UTF-8, as JSON is */
-			message = xasprintf("%.500s", e.message);
+			message = xstrndup(e.message, cut_at(e.message, MESSAGE_MAX));
 		wire_error_release(&e);
 	} else {
 		*outcome = outcome_from_http(status, NULL);

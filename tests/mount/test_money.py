@@ -72,15 +72,20 @@ class Catalogue:
 STEP = int(os.environ.get("FAULT_STEP", "5"))  # make torture: 1
 
 
+def name_of(k):
+    """All of one length, and none becomes another by the change of a byte."""
+    return f"f{k:04}-{k:04}"
+
+
 def plan_faults(proxy, mount):
     """A cut after every byte of request and answer; a stall after, and a change of, every STEPth."""
-    mount.write("measure.prompt", f"{SMALL}f-0000")
+    mount.write("measure.prompt", f"{SMALL}{name_of(0)}")
     until("a whole POST", lambda: proxy.lengths[0])
     assert 200 < proxy.lengths[0] < 1000 and 200 < proxy.lengths[1] < 1200
     plan = [(direction, at, what) for what in ("cut", "stall", "corrupt")
             for direction, length in zip(("up", "down"), proxy.lengths)
             for at in range(0, length, 1 if what == "cut" else STEP)]
-    return {f"f-{k + 1:04}": fault for k, fault in enumerate(plan)}
+    return {name_of(k + 1): fault for k, fault in enumerate(plan)}
 
 
 def let_stalls_end(proxy, catalogue):
@@ -146,7 +151,7 @@ def test_a_fault_at_every_byte_at_a_hub_without_keys(make_hub, make_mount):
             assert states[name] == "unknown", (direction, at, what, states[name])
         else:
             assert states[name] in ("unknown", "refused", "failed", "succeeded"), (direction, at)
-    assert proxy.posts == {name: 1 for name in ("f-0000", *faults)}
+    assert proxy.posts == {name: 1 for name in (name_of(0), *faults)}
     charged = told_the_truth(mount, hub, states)
     unmount(mount)
     print(f"\n{len(faults)} faults {proxy.fired}, {sum(proxy.posts.values())} POSTs, {len(charged)} orders")
@@ -293,4 +298,31 @@ def test_429_and_402_pause_the_queue_and_fail_nothing(make_mount):
     until("all to run", lambda: catalogue.count("running") == 4)
     assert len(posts) == 4 + len(script)
     print(f"\n{len(script)} refusals, {len(posts)} POSTs, none failed")
+    hub.close()
+
+
+def test_removing_withdraws_every_request_of_a_prompt(make_mount):
+    hub = FaultHub({("POST", GENERATIONS): http(500)})
+    mount = make_mount(url=hub.url)
+    catalogue = Catalogue(mount)
+    control = mount / "control"
+    control.write_text("pause\n")
+    mount.write("a.prompt", "a")
+    mount.write("b.prompt", "b")
+    until("both held", lambda: catalogue.count("held") == 2)
+    for _ in range(69):
+        control.write_text("again requests/a.prompt\n")
+    with pytest.raises(OSError) as caught:  # it would be let past its budget later
+        control.write_text("approve requests/b.prompt\n")
+    assert caught.value.errno == 22 and "resume" in control.read_text()
+    until("all held", lambda: catalogue.count("held") == 71)
+    (mount / "requests/a.prompt").unlink()
+    assert (catalogue.count("canceled"), catalogue.count("held")) == (70, 1)
+    # The mount died after the removal and before the withdrawal: the queue looks for the file itself.
+    mount.stop()
+    run("sqlite3", mount.state / "catalogue.db", "DELETE FROM node WHERE name = 'b.prompt'")
+    mount.start()
+    control.write_text("resume\n")
+    until("the withdrawal", lambda: states(mount) == ["canceled"] * 71)
+    assert hub.count("POST") == 0
     hub.close()

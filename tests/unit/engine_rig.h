@@ -31,7 +31,7 @@ struct rig {
 	/* Told from any thread. */
 	pthread_mutex_t lock;
 	pthread_cond_t told;
-	int64_t events;
+	int64_t events, models; /* all; and those that tell of models */
 	void (*changed)(struct rig *r, const struct engine_event *event);
 	int64_t victim; /* canceled, as a user may at any moment, by the next event (rig_cancel_victim) */
 };
@@ -65,6 +65,7 @@ static inline void rig_changed(void *arg, const struct engine_event *event)
 		r->changed(r, event);
 	pthread_mutex_lock(&r->lock);
 	r->events++;
+	r->models += event->what == CHANGE_MODELS;
 	pthread_cond_broadcast(&r->told);
 	pthread_mutex_unlock(&r->lock);
 }
@@ -201,6 +202,15 @@ static inline int64_t rig_count(struct rig *r, const char *table)
 	else
 		db_get_int(r->cat->db, &n, "SELECT count(*) FROM charge", "");
 	db_unlock(r->cat->db);
+	return n;
+}
+
+/* How often the hub's models were heard. */
+static inline int64_t rig_models(struct rig *r)
+{
+	pthread_mutex_lock(&r->lock);
+	const int64_t n = r->models;
+	pthread_mutex_unlock(&r->lock);
 	return n;
 }
 

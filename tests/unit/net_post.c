@@ -232,6 +232,21 @@ static void every_status(void **state)
 	assert_int_equal(hub_posts(hub), (int)ARRAY_SIZE(refusals));
 }
 
+/* A long message is cut between two characters. */
+static void long_messages(void **state)
+{
+	char text[1300];
+
+	(void)state;
+	snprintf(text, sizeof text, "{\"message\":\"x%*s\"}", 600, "");
+	for (char *p = strchr(text, 'x') + 1; *p == ' '; p += 2)
+		memcpy(p, "é", 2);
+	say(hub_answer(400, "", text));
+	post();
+	assert_int_equal(strlen(got.message), 499);
+	assert_true(names_is_utf8(got.message, strlen(got.message)));
+}
+
 static int64_t retry_after(const char *value)
 {
 	CLEANUP_FREE char *header = xasprintf("Retry-After:%s\r\n", value);
@@ -343,6 +358,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(certainly_not_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(may_have_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(every_status, setup, teardown),
+		cmocka_unit_test_setup_teardown(long_messages, setup, teardown),
 		cmocka_unit_test_setup_teardown(retry_after_in_every_form, setup, teardown),
 		cmocka_unit_test(what_failures_are_called),
 		cmocka_unit_test_setup_teardown(questions, setup, teardown),
