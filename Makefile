@@ -203,7 +203,6 @@ help:
 	@echo "make lint format clean uninstall"
 
 .PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo bench \
-	bench-profile install \
-	uninstall format lint clean help
+	bench-profile install uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)
