@@ -184,7 +184,7 @@ demo: all
 
 # ---- benchmark: bench/*.c are its tools; passthrough_ll is libfuse's example, from its package ----
 
-BENCH_PACKAGES := $(CHECK_PACKAGES) nginx rclone wrk gnuplot-nox
+BENCH_PACKAGES := $(CHECK_PACKAGES) nginx rclone wrk gnuplot-nox git e2fsprogs mount
 BENCH_MAYBE    := httpdirfs
 BENCH_TOOLS    := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/passthrough_ll
 PASSTHROUGH    := /usr/share/doc/libfuse3-dev/examples/passthrough_ll.c

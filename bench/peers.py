@@ -1,7 +1,7 @@
 """The peers, on the same files: nginx, curl, rclone, httpdirfs, libfuse's passthrough_ll, ext4.
 
-Each peer that reads through a mount has fresh() (an empty cache and a fresh mount), remount() (its
-disk cache stays) and `path`, the folder with the files.
+Each peer that reads through a mount has fresh() (an empty cache and a fresh mount), clear() (not
+mounted, its cache removed), remount() (its disk cache stays) and `path`, the folder with the files.
 """
 import os
 import shutil
@@ -86,9 +86,12 @@ class Peer:
         self.stop()
         self.start()
 
-    def fresh(self):
+    def clear(self):
         self.stop()
         shutil.rmtree(self.cache, ignore_errors=True)
+
+    def fresh(self):
+        self.clear()
         self.start()
 
 
@@ -125,6 +128,10 @@ class Ours:
     def pid(self):
         return self.mount.process.pid
 
+    @property
+    def path(self):
+        return self.mount.path / "requests" / "set"
+
     def start(self):
         self.mount.start()
 
@@ -140,9 +147,12 @@ class Ours:
         self.stop()
         self.start()
 
-    def fresh(self):
+    def clear(self):
         self.stop()
         shutil.rmtree(self.mount.cache, ignore_errors=True)
+
+    def fresh(self):
+        self.clear()
         self.start()
 
 

@@ -62,12 +62,12 @@ def reading(bench, profile):
     p = reads.Pictures(bench, 100, 1_500_000)
     pid = lambda: p.ours.pid  # noqa: E731  (it changes with each mount)
     for _ in range(2):
-        p.cat(p.folder)
+        p.cat(p.ours.path)
     profile.take("Warm cat of 100 pictures, 20 times", pid,
-                 lambda: [p.cat(p.folder) for _ in range(20)])
-    profile.take("First cat of 100 pictures after a remount", pid, lambda: p.cat(p.folder),
+                 lambda: [p.cat(p.ours.path) for _ in range(20)])
+    profile.take("First cat of 100 pictures after a remount", pid, lambda: p.cat(p.ours.path),
                  p.ours.remount)
-    profile.take("Cold cat of 100 pictures", pid, lambda: p.cat(p.folder), p.ours.fresh)
+    profile.take("Cold cat of 100 pictures", pid, lambda: p.cat(p.ours.path), p.ours.fresh)
     p.ours.stop()
     p.hub.stop()
 

@@ -25,10 +25,9 @@ class Pictures:
         self.ours = peers.Ours(self.hub)
         bench.keep(self.ours.mount)
         self.ours.start()
-        self.folder = self.ours.mount / "requests" / "set"
         self.files = self.dir / "files"
         self.files.mkdir()
-        self.folder.mkdir()
+        self.ours.path.mkdir()
         for k in range(count // EACH):
             self.order(f"set/p{k:03}", EACH)
         self.names = [f"p{k:03}-{i + 1}.png" for k in range(count // EACH) for i in range(EACH)]
@@ -75,9 +74,9 @@ def warm(p, passthrough):
     report, n = p.bench.report, len(p.names)
     p.ours.fresh()
     passthrough.remount()
-    p.check(p.folder)
+    p.check(p.ours.path)
     p.check(passthrough.path)
-    t = rounds(p.bench.runs, {"ours": lambda: p.cat(p.folder),
+    t = rounds(p.bench.runs, {"ours": lambda: p.cat(p.ours.path),
                               "passthrough": lambda: p.cat(passthrough.path),
                               "ext4": lambda: p.cat(p.files)})
     report.ratio(f"warm `cat` of {n} pictures / passthrough_ll", t["ours"], t["passthrough"], 1.0,
@@ -94,14 +93,14 @@ def remounted(p, passthrough):
     """The first read after a mount, from the disk cache, whose files are in the page cache."""
     def ours():
         p.ours.remount()
-        return p.cat(p.folder)
+        return p.cat(p.ours.path)
 
     def theirs():
         passthrough.remount()
         return p.cat(passthrough.path)
 
     t = rounds(p.bench.runs, {"ours": ours, "passthrough": theirs})
-    p.check(p.folder)
+    p.check(p.ours.path)
     p.bench.report.ratio(
         f"first `cat` of {len(p.names)} pictures after a remount, from the disk cache / "
         "passthrough_ll's first", t["ours"], t["passthrough"], 1.1, ("imagehubfs", "passthrough_ll"))
@@ -109,34 +108,48 @@ def remounted(p, passthrough):
                               ("imagehubfs, remounted", median(t["ours"]))]
 
 
-def fetch(p, urls, into):
-    """curl, one connection, to disk; what it left is checked and removed afterwards."""
-    shutil.rmtree(into, ignore_errors=True)
+# What a cold read leaves on the disk is removed at once, so that the next one does not meet its being
+# written back.
+
+def fetch(p, urls, checked=False):
+    """curl, one connection, to disk."""
+    into = p.dir / "fetched"
     into.mkdir()
     config = peers.curl_config(p.dir / "curl.conf", urls, into)
     taken = timed(["curl", "-sS", "--fail", "--config", config])
     assert len(os.listdir(into)) == len(urls)
+    if checked:
+        p.check(into, [name for name, _ in urls])
+    shutil.rmtree(into)
     return taken
 
 
 def cold_of(p, peer, names):
     def run():
         peer.fresh()
-        return p.cat(p.folder if peer is p.ours else peer.path, names)
+        taken = p.cat(peer.path, names)
+        peer.clear()
+        return taken
     return run
+
+
+def check_cold(p, them, urls, names=None):
+    """Once more, looking at the bytes."""
+    fetch(p, urls, checked=True)
+    for peer in them:
+        peer.fresh()
+        p.check(peer.path, names)
 
 
 def cold(p, nginx, rclone, httpdirfs):
     report, n = p.bench.report, len(p.names)
-    into = p.dir / "fetched"
     from_nginx = [(name, f"{nginx.url}/{name}") for name in p.names]
     actions = {"ours": cold_of(p, p.ours, p.names),
-               "curl": lambda: fetch(p, p.urls, into),
-               "curl, nginx": lambda: fetch(p, from_nginx, into),
+               "curl": lambda: fetch(p, p.urls),
+               "curl, nginx": lambda: fetch(p, from_nginx),
                "rclone": cold_of(p, rclone, p.names)}
     t = rounds(p.bench.runs, actions)
-    for folder in (p.folder, into, rclone.path):
-        p.check(folder)
+    check_cold(p, (p.ours, rclone), p.urls)
     what = f"cold `cat` of {n} pictures"
     report.ratio(f"{what} / curl, the same URLs, one connection, to disk", t["ours"], t["curl"], 2.0,
                  ("imagehubfs", "curl from imagehubd"))
@@ -149,17 +162,18 @@ def cold(p, nginx, rclone, httpdirfs):
     if httpdirfs:
         t = rounds(p.bench.runs, {"ours": cold_of(p, p.ours, p.some),
                                   "httpdirfs": cold_of(p, httpdirfs, p.some)})
-        p.check(httpdirfs.path, p.some)
+        check_cold(p, (p.ours, httpdirfs), from_nginx, p.some)
         report.ratio(f"cold `cat` of {len(p.some)} pictures / httpdirfs", t["ours"], t["httpdirfs"],
                      0.5, ("imagehubfs", "httpdirfs"))
 
 
 def peers_warm(p, rclone, httpdirfs):
     """Where the others stand when everything has been read once."""
-    p.cat(p.folder)
+    p.ours.fresh()
+    p.cat(p.ours.path)
     for peer, names in [(rclone, p.names)] + ([(httpdirfs, p.some)] if httpdirfs else []):
         p.cat(peer.path, names)
-        t = rounds(p.bench.runs, {"ours": lambda: p.cat(p.folder, names),
+        t = rounds(p.bench.runs, {"ours": lambda: p.cat(p.ours.path, names),
                                   "theirs": lambda: p.cat(peer.path, names)})
         p.bench.report.ratio(f"warm `cat` of {len(names)} pictures / {peer.name}", t["ours"],
                              t["theirs"], names=("imagehubfs", peer.name))
@@ -176,19 +190,15 @@ def latency(p, nginx, delay_ms=50):
         directory = p.dir / "far"
         directory.mkdir()
         rclone, httpdirfs = peers.rclone(directory, far.url), peers.httpdirfs(directory, far.url)
-        p.ours.start()
         actions = {"ours": cold_of(p, p.ours, names), "rclone": cold_of(p, rclone, names)}
         stack.callback(rclone.stop)
         if httpdirfs:
             actions["httpdirfs"] = cold_of(p, httpdirfs, names)
             stack.callback(httpdirfs.stop)
-        into = p.dir / "fetched"
-        actions["curl"] = lambda: fetch(p, p.urls[:count], into)
+        actions["curl"] = lambda: fetch(p, p.urls[:count])
         t = rounds(p.bench.runs, actions)
-        for folder in [p.folder, into, rclone.path] + ([httpdirfs.path] if httpdirfs else []):
-            p.check(folder, names)
+        check_cold(p, filter(None, (p.ours, rclone, httpdirfs)), p.urls[:count], names)
         p.ours.stop()
-    p.ours.start()
     what = f"cold `cat` of {count} pictures, {delay_ms} ms before each answer"
     p.bench.report.ratio(f"{what} / rclone", t["ours"], t["rclone"], 0.25, ("imagehubfs", "rclone"))
     for name in list(actions)[2:]:
@@ -294,7 +304,6 @@ def run(bench):
         peer.stop()
     say("cold reads over a slow network")
     latency(p, nginx)
-    p.ours.stop()
     p.hub.stop()
     nginx.stop()
     say("one large picture")

@@ -34,9 +34,12 @@ def timed(argv, cwd=None, stdin=None, stdout=subprocess.DEVNULL, env=None):
     # wait(timeout) looks only every so often; a plain one returns at once.
     hangs = threading.Timer(HANGS, process.kill)
     hangs.start()
-    status = process.wait()
-    taken = time.perf_counter() - begin
-    hangs.cancel()
+    try:
+        status = process.wait()
+        taken = time.perf_counter() - begin
+    finally:
+        hangs.cancel()
+        process.kill()  # when this program is to end; otherwise it has
     assert status == 0, f"{' '.join(argv)[:200]}: exit status {status}"
     return taken
 
