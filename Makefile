@@ -9,12 +9,13 @@ comma    := ,
 # What is needed to build, and what the tests need on top (Debian's packages).
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
 	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev zlib1g-dev
+# Samba's package starts a server where systemd runs; there it is only tested when it is installed already.
+SAMBA := $(if $(wildcard /run/systemd/system),,samba)
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
 	inotify-tools libglib2.0-bin procps strace \
 	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
 	openssh-client openssh-sftp-server smbclient $(SAMBA)
-# Its package starts a server where systemd runs; there it is only tested when it is installed already.
-SAMBA := $(if $(wildcard /run/systemd/system),,samba)
+TORTURE_PACKAGES := $(CHECK_PACKAGES) stress-ng fio openssl
 
 # ---- flags ----
 
@@ -65,6 +66,9 @@ $(BUILD)/.build-packages: Makefile
 	@mkdir -p $(@D) && touch $@
 $(BUILD)/.check-packages: Makefile
 	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES)"
+	@mkdir -p $(@D) && touch $@
+$(BUILD)/.torture-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(TORTURE_PACKAGES)"
 	@mkdir -p $(@D) && touch $@
 install-packages:
 	@missing=$$(for p in $(PACKAGES); do \
@@ -136,13 +140,41 @@ check-sanitized: all | $(BUILD)/.check-packages
 		tests/mount/test_basics.py tests/mount/test_tree.py tests/mount/test_posix.py
 
 # Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
-torture: torture-kills
+torture: torture-kills torture-syscalls
 torture-kills: all | $(BUILD)/.check-packages
 	KILLS=$${KILLS:-300} IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
 		tests/mount/test_kills.py
 
+torture-syscalls: all | $(BUILD)/.check-packages
+	SYSCALLS=all IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_syscalls.py
+
+# stress-ng and fio on scratch files; DURATION is their seconds in all (60).
+torture: torture-posix
+torture-posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) DURATION=$(DURATION) $(PYTEST) -q -s -p no:cacheprovider tests/torture
+
+# The public pjdfstest, of which PJDFSTEST is a built copy, against tests/posix-expected.txt.
+posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B tests/pjdfstest.py $(PJDFSTEST)
+
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
+
+# Every test on a build that counts, then lines by folder; fails unless the path of the money has all
+# of its branches covered and the rest 85 % of its lines. A daemon killed with SIGKILL counts nothing.
+COVERAGE_PACKAGES := lcov
+coverage:
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES) $(COVERAGE_PACKAGES)"
+	@find build -name '*.gcda' -delete 2>/dev/null; true
+	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-hub check-mount
+	@sh tests/coverage.sh build/coverage
+
+# Long runs: a fault at every byte, of every kind.
+torture: torture-money
+torture-money: all | $(BUILD)/.check-packages
+	FAULT_STEP=1 IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_money.py -k every_byte
 
 demo: all
 	@IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh examples/demo.sh
@@ -174,6 +206,11 @@ bench: all $(BENCH_TOOLS)
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/bench.py $(if $(ONLY),--only $(ONLY)) \
 		$(if $(QUICK),--quick --results $(BUILD)/bench/results,--results $(if $(ONLY),$(BUILD)/bench/results,bench))
 
+# Where the time goes in the program, by perf and strace.
+bench-profile: all $(BENCH_TOOLS)
+	@$(MAKE) --no-print-directory install-packages PACKAGES="linux-perf strace"
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/profiles.py --results bench
+
 # ---- housekeeping ----
 
 install: all
@@ -201,14 +238,18 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
-	@echo "make torture         the long runs of the fault tests (torture-kills)"
+	@echo "make torture         the long runs: torture-kills, torture-syscalls, torture-money (a cut, a stall and a"
+	@echo "                     change at every byte of the paid POST, both ways), torture-posix (stress-ng, fio)"
+	@echo "make posix PJDFSTEST=DIR   the public pjdfstest, of which DIR is a built copy"
+	@echo "make coverage        every test on a counting build; lines by folder, branches where money moves"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
+	@echo "make bench-profile   where its time goes, into bench/PROFILE.md"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
-.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check demo \
-	bench torture torture-kills install \
+.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage demo \
+	bench bench-profile posix torture torture-kills torture-syscalls torture-money torture-posix install \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

@@ -10,7 +10,7 @@ CONNECTIONS = 64
 
 def wrk(bench, hub, script, path="", **env):
     """(requests a second, how many were answered)."""
-    text = output(["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{2 if bench.quick else 6}s",
+    text = output(["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{2 if bench.quick else 6}s", "--timeout", "60s",
                    "-H", f"Authorization: Bearer {hub.key}", "-s", HERE / script, hub.url + path],
                   env=dict(os.environ, **env))
     assert "Non-2xx" not in text and "Socket errors" not in text, text
@@ -38,11 +38,17 @@ def posts(bench, hub):
                         "answered ones are there", median(samples), a_second, at_least=2000)
 
 
-def gets(bench, hub):
+def some_ids(bench, hub):
+    """A file with ids of generations that the hub has, for get.lua."""
     ids = bench.tmp / "ids"
     ids.write_text(harness.run("sqlite3", f"file:{hub.data}/hub.db?mode=ro",
                                "SELECT id FROM generation ORDER BY random() LIMIT 10000").stdout)
-    samples = [wrk(bench, hub, "get.lua", BENCH_IDS=str(ids))[0] for _ in range(bench.runs)]
+    return str(ids)
+
+
+def gets(bench, hub):
+    ids = some_ids(bench, hub)
+    samples = [wrk(bench, hub, "get.lua", BENCH_IDS=ids)[0] for _ in range(bench.runs)]
     bench.report.figure(f"GET of a generation at imagehubd, {CONNECTIONS} connections",
                         spread(samples, a_second), median(samples), a_second, at_least=10000)
 

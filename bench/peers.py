@@ -8,7 +8,7 @@ import shutil
 import socket
 import urllib.request
 
-from tools import TOOLS, Child, FuseChild, harness, output
+from tools import TOOLS, Child, FuseChild, harness, mounted, output
 
 NGINX = """daemon off;
 pid {dir}/nginx.pid;
@@ -129,7 +129,12 @@ class Ours:
         self.mount.start()
 
     def stop(self):
-        self.mount.stop()
+        """A helper of ours that announces a name at that moment makes the mount busy."""
+        m = self.mount
+        if m.process:
+            harness.until("unmounting", lambda: not mounted(m.path) or harness.run(
+                "fusermount3", "-u", m.path, check=False).returncode == 0, 60)
+        m.stop()
 
     def remount(self):
         self.stop()

@@ -5,6 +5,8 @@ set terminal svg size 900,480 font "sans,13" background "white"
 set output ARG3
 set datafile separator "\t"
 set grid
+set autoscale noextend
+set offsets 0, 0, graph 0.2, 0
 set key top left
 
 if (name eq "reads") {
@@ -13,7 +15,7 @@ if (name eq "reads") {
     set style fill solid 0.7
     set boxwidth 0.8
     set yrange [0:]
-    set xtics rotate by -25
+    set xtics rotate by -25 noenhanced
     unset key
     plot data using 2:xtic(1) linecolor rgb "#3070b0"
 }

@@ -81,7 +81,7 @@ class Report:
 
     def markdown(self, head, plots, notes):
         lines = ["# Benchmark results", "", f"Made by `make bench`; [NOTES.md]({notes}) says how each "
-                 "figure is taken and what bounds it.",
+                 "figure is taken, PROFILE.md what bounds it.",
                  "Figures are medians of all runs, least and most in parentheses; a ratio is the median",
                  "of the ratios of runs made in pairs.", ""]
         lines += [f"- {name}: {value}" for name, value in head]

@@ -103,15 +103,16 @@ class World:
         self.bench = bench
         self.hub = bench.keep(harness.Hub(*options, credits=10**8))
         self.hub.start()
-        mount = bench.keep(harness.Mount(self.hub))
-        mount.start()
+        ours = peers.Ours(self.hub)
+        mount = bench.keep(ours.mount)
+        ours.start()
         mount.write("model.prompt", "---\nsize: 1024x640\n---\nA lighthouse at dusk, long exposure\n")
         if succeeds:
             mount.wait("model.prompt")
         else:
             harness.until("the order", lambda: mount.sql(
                 "SELECT 1 FROM request WHERE state = 'running'"))
-        mount.stop()
+        ours.stop()
         self.state = mount.state
 
     def copied(self, count):
@@ -135,7 +136,7 @@ def first_answer(ours):
         begin = time.perf_counter()
         m.process = subprocess.Popen(argv, env=harness.ENV, stdout=subprocess.DEVNULL, stderr=log)
         while not os.path.exists(place):
-            assert m.process.poll() is None, m.log.read_text()
+            assert m.process.poll() is None and time.perf_counter() < begin + 60, m.log.read_text()
             time.sleep(0.0002)
         taken = time.perf_counter() - begin
     assert mounted(m.path)

@@ -8,6 +8,7 @@ import random
 import select
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import harness  # noqa: E402  (the tests' Hub and Mount are what is measured)
 
 harness.LIMIT = 300
 TOOLS = harness.BUILD / "bench"
+HANGS = 900  # seconds; what takes longer does not work
 
 
 def say(text):
@@ -29,8 +31,12 @@ def timed(argv, cwd=None, stdin=None, stdout=subprocess.DEVNULL, env=None):
     argv = [str(a) for a in argv]
     begin = time.perf_counter()
     process = subprocess.Popen(argv, cwd=cwd, stdin=stdin, stdout=stdout, env=env)
+    # wait(timeout) looks only every so often; a plain one returns at once.
+    hangs = threading.Timer(HANGS, process.kill)
+    hangs.start()
     status = process.wait()
     taken = time.perf_counter() - begin
+    hangs.cancel()
     assert status == 0, f"{' '.join(argv)[:200]}: exit status {status}"
     return taken
 
@@ -38,7 +44,7 @@ def timed(argv, cwd=None, stdin=None, stdout=subprocess.DEVNULL, env=None):
 def output(argv, cwd=None, stdin=None, env=None):
     """What a command prints; it must succeed."""
     return subprocess.run([str(a) for a in argv], cwd=cwd, stdin=stdin, stdout=subprocess.PIPE,
-                          check=True, text=True, env=env).stdout
+                          check=True, text=True, env=env, timeout=HANGS).stdout
 
 
 def rounds(count, actions):

@@ -6,6 +6,7 @@ proves nothing.
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from http import client as http_client
@@ -36,6 +37,7 @@ class FaultHub:
         self.routes.update(routes or {})
         self.requests = []  # (method, path, headers, body)
         self.fired = 0
+        self.warm_posts = 0  # on a connection that had carried something before
         self.lock = threading.Lock()
         self.server = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.port = self.server.getsockname()[1]
@@ -81,7 +83,7 @@ class FaultHub:
         return (method, path, headers, body[:want]), body[want:]
 
     def _serve(self, s):
-        data = b""
+        data, carried = b"", 0
         try:
             while True:
                 got = self._read(s, data)
@@ -90,6 +92,8 @@ class FaultHub:
                 request, data = got
                 with self.lock:
                     self.requests.append(request)
+                    self.warm_posts += request[0] == "POST" and carried > 0
+                carried += 1
                 answer = self._answer(request)
                 if answer == "stall" or answer and answer[0] == "stall after":
                     self.stalled.append(s)
@@ -120,16 +124,17 @@ class FaultHub:
 
 
 class BareHub(FaultHub):
-    """A real hub, but for its one extension: it neither announces idempotency nor is it told a key.
-    delay: seconds that the answer to a POST is held back."""
+    """A real hub, but for its one extension: it neither announces idempotency nor is it told a key
+    (bare=False passes both on). delay: seconds that the answer to a POST is held back."""
 
-    def __init__(self, hub, delay=0):
+    def __init__(self, hub, delay=0, bare=True):
         self.hub, self.delay = hub, delay
+        self.dropped = ("idempotency", "idempotent-replayed", "idempotency-key") if bare else ()
         super().__init__()
 
     def _answer(self, request):
         method, path, headers, body = request
-        headers = {k: v for k, v in headers.items() if k not in ("idempotency-key", "connection")}
+        headers = {k: v for k, v in headers.items() if k not in ("connection", *self.dropped)}
         up = http_client.HTTPConnection("127.0.0.1", self.hub.port, timeout=60)
         try:
             up.request(method, path, body, headers)
@@ -141,29 +146,69 @@ class BareHub(FaultHub):
             up.close()
         if method == "POST":
             time.sleep(self.delay)
-        dropped = ("idempotency", "idempotent-replayed", "transfer-encoding", "content-length", "connection")
+        dropped = ("transfer-encoding", "content-length", "connection", *self.dropped)
         kept = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in dropped]
         return http(answer.status, body, headers=kept)
 
 
-class FaultProxy:
-    """In front of a real hub: passes everything on, but for the POST, whose fault is
-    (direction, offset, what): "up" or "down", after so many bytes, "cut" or "stall"."""
+def read_http(s, data=b""):
+    """One message, whole: (its bytes, what came after it), or None when the connection ended before."""
+    while b"\r\n\r\n" not in data:
+        piece = s.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    head = data.index(b"\r\n\r\n") + 4
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", data[:head])
+    end = head + (int(length.group(1)) if length else 0)
+    while len(data) < end:
+        piece = s.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    return data[:end], data[end:]
 
-    def __init__(self, hub):
-        self.hub = hub
-        self.fault = None
-        self.fired = 0
-        self.posts = 0
-        self.server = socket.create_server(("127.0.0.1", 0), backlog=200)
+
+class PostProxy:
+    """In front of a hub: passes everything on, but for the first POST of each prompt in `faults`:
+    prompt → (direction, offset, what). direction "up" is the request, of which the hub gets so many
+    bytes, "down" the answer; what is "cut", "corrupt" (that byte is changed), or "stall" (it stays so
+    until release()).
+
+    hide: the hub's announcement of idempotency and the keys are taken out, so that it is a hub that
+    knows none."""
+
+    def __init__(self, port, hide=False, port_here=0):
+        self.port, self.hide = port, hide
+        self.faults = {}
+        self.posts = {}    # prompt → how many
+        self.fired = {}    # (direction, what) → how many
+        self.stalled = {}  # prompt → sockets
+        self.lengths = (0, 0)
+        self.reset = False  # POSTs are reset before a byte of them is read, and counted
+        self.resets = 0
+        self.lock = threading.Lock()
+        self.server = socket.create_server(("127.0.0.1", port_here), backlog=500)
         self.url = f"http://127.0.0.1:{self.server.getsockname()[1]}"
-        self.open = True
-        self.kept = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
-        self.server.shutdown(socket.SHUT_RDWR)  # close() alone leaves a blocked accept() listening
+        self.server.shutdown(socket.SHUT_RDWR)
         self.server.close()
+
+    def release(self, prompt):
+        with self.lock:
+            sockets = self.stalled.pop(prompt)
+        for s in sockets:
+            self._end(s)
+
+    @staticmethod
+    def _end(s):
+        try:
+            s.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        s.close()
 
     def _accept(self):
         while True:
@@ -174,43 +219,76 @@ class FaultProxy:
             threading.Thread(target=self._serve, args=(s,), daemon=True).start()
 
     def _serve(self, s):
+        up, data, kept = None, b"", False
         try:
-            first = s.recv(65536)
-            up = socket.create_connection(("127.0.0.1", self.hub.port))
-        except OSError:
-            s.close()
-            return
-        fault = None
-        if first.startswith(b"POST"):
-            self.posts += 1
-            fault, self.fault = self.fault, None
-        threading.Thread(target=self._pump, args=(up, s, fault if fault and fault[0] == "down" else None, b""),
-                         daemon=True).start()
-        self._pump(s, up, fault if fault and fault[0] == "up" else None, first)
-
-    def _pump(self, source, sink, fault, data):
-        passed = 0
-        try:
+            if self.reset and s.recv(4, socket.MSG_PEEK) == b"POST":
+                with self.lock:
+                    self.resets += 1
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                s.close()
+                return
+            up = socket.create_connection(("127.0.0.1", self.port))
             while True:
-                if not data:
-                    data = source.recv(65536)
-                    if not data:
-                        break
-                if fault and passed + len(data) >= fault[1]:
-                    sink.sendall(data[:fault[1] - passed])
-                    self.fired += 1
-                    if fault[2] == "stall":
-                        self.kept += [source, sink]
-                        return
+                got = read_http(s, data)
+                if got is None:
                     break
-                sink.sendall(data)
-                passed += len(data)
-                data = b""
+                request, data = got
+                if request.startswith(b"POST"):
+                    kept = self._post(s, up, request)
+                    break
+                up.sendall(request)
+                answer = read_http(up)
+                if answer is None:
+                    break
+                s.sendall(self._hidden(answer[0]))
         except OSError:
             pass
-        for s in (source, sink):
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            s.close()
+        if not kept:
+            for one in (s, up):
+                if one:
+                    self._end(one)
+
+    def _hidden(self, message):
+        return re.sub(rb"(?i)\r\nidempotency[a-z-]*: [^\r]*", b"", message) if self.hide else message
+
+    def _fire(self, fault, prompt, sockets):
+        """True when the sockets are kept open."""
+        with self.lock:
+            key = (fault[0], fault[2])
+            self.fired[key] = self.fired.get(key, 0) + 1
+            if fault[2] == "stall":
+                self.stalled[prompt] = sockets
+        return fault[2] == "stall"
+
+    @staticmethod
+    def _changed(message, at):
+        return message[:at] + bytes([message[at] ^ 6]) + message[at + 1:]
+
+    def _post(self, s, up, request):
+        prompt = re.search(rb'"prompt": *"([^"]*)"', request).group(1).decode()
+        with self.lock:
+            self.posts[prompt] = self.posts.get(prompt, 0) + 1
+            fault = self.faults.pop(prompt, None)
+        request = self._hidden(request)
+        if fault and fault[0] == "up":
+            if fault[2] != "corrupt":
+                up.sendall(request[:fault[1]])
+                return self._fire(fault, prompt, (s, up))
+            self._fire(fault, prompt, ())
+            request = self._changed(request, fault[1])
+            up.settimeout(1)  # the hub may now expect more than there is
+        up.sendall(request)
+        answer = read_http(up)
+        if answer is None:
+            return False
+        answer = self._hidden(answer[0])
+        if not fault:
+            self.lengths = (len(request), len(answer))
+        elif fault[0] == "down":
+            if fault[2] != "corrupt":
+                s.sendall(answer[:fault[1]])
+                return self._fire(fault, prompt, (s, up))
+            self._fire(fault, prompt, ())
+            answer = self._changed(answer, fault[1])
+        s.sendall(answer)
+        return False

@@ -239,6 +239,13 @@ class Mount:
     def sql(self, query):
         return run("sqlite3", "-readonly", self.state / "catalogue.db", query).stdout.split("\n")[:-1]
 
+    def check_state(self):
+        """After an unmount: the database is whole, and nothing is left of what was removed."""
+        assert self.sql("PRAGMA integrity_check") == ["ok"]
+        assert self.sql("SELECT count(*) FROM node WHERE parent IS NULL") == ["1"]  # the root
+        left = set(os.listdir(self.state / "spool"))
+        assert left <= set(self.sql("SELECT id FROM node")), left
+
     def close(self):
         if self.process:
             with contextlib.suppress(Exception):

@@ -23,11 +23,12 @@ static bool is_duplicate(int code)
 		code == SQLITE_CONSTRAINT_ROWID;
 }
 
-/* A full disk shows as an I/O error too, where the journal cannot grow. The system's error number
- * is only of this failure when SQLite says that it was one of the system. */
+/* A full disk shows as an I/O error too, where the journal cannot grow or be synced. The system's
+ * error number is only of this failure when SQLite says that it was one of the system; of a failed
+ * COMMIT it tells none before 3.41, so errno itself is cleared before each step and read here. */
 static bool is_full(struct db *db, int code)
 {
-	const int err = sqlite3_system_errno(db->sqlite);
+	const int err = errno ? errno : sqlite3_system_errno(db->sqlite);
 
 	return ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN) &&
 		(err == ENOSPC || err == EDQUOT);
@@ -55,6 +56,7 @@ int db_errno(struct db *db, int code, const char *sql)
 
 int db_exec(struct db *db, const char *sql)
 {
+	errno = 0;
 	const int code = sqlite3_exec(db->sqlite, sql, NULL, NULL, NULL);
 
 	return code == SQLITE_OK ? 0 : db_errno(db, code, sql);
@@ -223,6 +225,7 @@ bool db_next(struct db_rows *r)
 {
 	if (r->error || r->ended)
 		return false;
+	errno = 0;
 	const int code = sqlite3_step(r->stmt);
 	if (code == SQLITE_ROW)
 		return true;

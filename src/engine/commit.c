@@ -370,13 +370,14 @@ int engine_validate(struct engine *e, int64_t node)
 	if (rc == 0)
 		rc = account_check(e, &r.prompt, r.prompt.n_references, &why);
 	reading_release(&r);
-	if (rc < 0 && why) {
+	if (rc == -EINVAL && why) {
 		note(e, node, -rc, why);
 		return rc;
 	}
+	/* What went wrong here is none of the writer's: the text is durable, and the commit sees to it. */
 	if (rc == 0 && tree_draft_get(e->cat, node, &err, NULL, NULL) == 0)
 		note(e, node, 0, NULL);
-	return rc < 0 ? rc : 0;
+	return 0;
 }
 
 /* ---- settling ---- */
@@ -488,7 +489,7 @@ void commit_release(struct engine *e)
 
 /* A file that was flushed and perhaps still open when the mount ended is a draft: its writer may
  * have had more to say (`(a; b) > f` flushes between the two), and half a prompt is not worth paying
- * for. Of what was submitted already there is nothing to say. */
+ * for. What was submitted already under its name is not paid again: it goes the way of any commit. */
 static void leave_draft(struct engine *e, const struct reading *r, bool has_text)
 {
 	unsigned char hash[REQUEST_HASH_SIZE];
@@ -500,14 +501,17 @@ static void leave_draft(struct engine *e, const struct reading *r, bool has_text
 	int rc = tree_get(e->cat, r->node.id, &now);
 	if (rc == 0 && (now.pending != PENDING_WRITTEN || file_is_changing(e->cat, now.id)))
 		rc = -EAGAIN;
-	if (rc == 0 && has_text && !is_old_news(e, r, hash))
+	const bool old = rc == 0 && has_text && is_old_news(e, r, hash);
+	if (rc == 0 && has_text && !old)
 		rc = tree_draft_set(e->cat, now.id, ECANCELED,
 			"the mount ended while this file was being written; what had reached it "
 			"is here");
 	if (rc == 0)
-		rc = tree_set_pending(e->cat, now.id, PENDING_NONE);
+		rc = tree_set_pending(e->cat, now.id, old ? PENDING_CLOSED : PENDING_NONE);
 	rc = catalogue_end(e->cat, rc);
-	if (rc == 0)
+	if (rc == 0 && old)
+		commit_node(e, now.id, false, NULL);
+	else if (rc == 0)
 		engine_tell(e, CHANGE_REQUEST, now.id, 0, 0, 0);
 }
 

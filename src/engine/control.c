@@ -95,7 +95,7 @@ static int do_approve(struct engine *e, const struct node *n, char **error)
 		return rc;
 	if (r.state == REQUEST_HELD && r.hold == HOLD_PAUSED) {
 		/* It would be held again, and let past its budget later. */
-		rc = fail(error, -EINVAL, "it is held by the pause; echo resume > control");
+		rc = fail(error, -EINVAL, "it is held by the pause; resume goes on");
 	} else if (r.state == REQUEST_HELD) {
 		r.approved = true;
 		r.hold = HOLD_NONE;

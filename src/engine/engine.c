@@ -128,8 +128,9 @@ static void *engine_main(void *arg)
 			e->kicked = false;
 			submit_queue(e);
 		}
-		net_run(e->net,
-			e->kicked ? 0 : timers_wait_ms(&e->timers, clock_mono_ms(), -1));
+		net_run(e->net, e->kicked || pictures_are_due(e)
+				? 0
+				: timers_wait_ms(&e->timers, clock_mono_ms(), -1));
 		pictures_turn(e);
 	}
 	finish_posts(e);

@@ -126,12 +126,18 @@ struct picture;
  * row id; -ENOENT. */
 int picture_open(struct engine *e, int64_t image, struct picture **out);
 void picture_close(struct picture *p);
-/* A reader's first byte is about to be read: those that follow may be fetched ahead. */
-void picture_begin(struct picture *p);
+/* Another hold on an open picture, given back by picture_close(). Returns p. */
+struct picture *picture_hold(struct picture *p);
+/* Whether, now that a reader's first byte is about to be read, those that follow should be fetched:
+ * then engine_fetch_following() is to be called, behind picture_wait() so as not to delay it. */
+bool picture_leads_on(struct picture *p);
+void engine_fetch_following(struct engine *e, int64_t image);
 /* A descriptor on which bytes [offset, offset+len) of the picture (cut at its size) may be pread
- * now, valid until picture_close(); -EAGAIN when they are not here yet. *complete is set when the
- * whole picture is here and checked. */
+ * now; -EAGAIN when they are not here yet. *complete is set when the whole picture is here and
+ * checked: the descriptor is then valid until picture_close(), otherwise until picture_fd_done(),
+ * which has to follow. */
 int picture_fd(struct picture *p, int64_t offset, size_t len, bool *complete);
+void picture_fd_done(struct picture *p);
 /* Starts the download if need be and calls fn(arg, fd or -errno) when those bytes are here, or the
  * download has failed (-EIO: short, over-long, wrong type; -ETIMEDOUT, …; the log says why). */
 typedef void picture_ready_fn(void *arg, int fd_or_error);

@@ -48,37 +48,59 @@ static void tell_measured(struct picture *p, int64_t size, const char *why)
 	fn(p->measured_arg, &m);
 }
 
-/* Back to absent; whether anybody had asked for it. */
-static bool take_back(struct picture *p, int *fd)
+static bool is_asked(struct picture *p)
+{
+	pthread_mutex_lock(&p->e->pictures->lock);
+	const bool asked = p->asked;
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	return asked;
+}
+
+/* Back to absent, but for the claim. */
+static void undo(struct picture *p)
+{
+	struct pictures *ps = p->e->pictures;
+
+	list_remove(&p->arrived);
+	buf_release(&p->bytes);
+	pthread_mutex_lock(&ps->lock);
+	const int fd = picture_retire(p);
+	pthread_mutex_unlock(&ps->lock);
+	cache_abandon(ps->cache, p->image);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Ends the claim, unless it was begun before anybody asked and somebody has asked meanwhile: they get
+ * a try of their own. */
+static bool let_go(struct picture *p)
 {
 	struct pictures *ps = p->e->pictures;
 
 	pthread_mutex_lock(&ps->lock);
-	const bool asked = p->asked;
-	*fd = p->fd;
-	p->fd = -1;
-	p->state = PICTURE_ABSENT;
-	p->asked = false;
-	p->have = 0;
-	list_remove(&p->fetch);
-	list_remove(&p->arrived);
-	buf_release(&p->bytes);
+	const bool again = p->ahead && p->asked;
+	p->ahead = false;
+	if (!again) {
+		list_remove(&p->fetch);
+		p->asked = false;
+	}
 	pthread_mutex_unlock(&ps->lock);
-	return asked;
+	return !again;
 }
 
-/* What nobody asked for fails without a word: whoever reads it tries again and is told. */
+/* Of what nobody asked for nothing is said: whoever reads it tries again and is told. */
 static void failed(struct picture *p, int error, const char *why)
 {
-	int fd;
+	const bool silent = p->ahead;
 
-	if (take_back(p, &fd) || p->measured)
+	undo(p);
+	if (!let_go(p)) {
+		fetch_begin(p->e, 0, p);
+		return;
+	}
+	if (!silent)
 		log_trouble(p, why);
 	picture_wake(p, error);
-	if (fd >= 0) {
-		cache_abandon(p->e->pictures->cache, p->image);
-		close(fd);
-	}
 	tell_measured(p, -1, why);
 	picture_unref(p);
 }
@@ -140,8 +162,9 @@ static bool write_out(struct picture *p)
 }
 
 /* libcurl gives bytes in pieces of 16 KiB. A write for each costs as much as all the rest of a
- * download (measured on ext4), so what comes in one turn of the loop is written together. */
-void pictures_turn(struct engine *e)
+ * download (measured on ext4), so what comes in one turn of the loop is written together, but for
+ * what a reader waits for. */
+static void write_arrived(struct engine *e)
 {
 	list_for_each_safe (pos, next, &e->pictures->arrived) {
 		struct picture *p = CONTAINER_OF(pos, struct picture, arrived);
@@ -174,6 +197,8 @@ static bool take_bytes(void *arg, const void *bytes, size_t len, int64_t total)
 	if (p->bytes.len + len > WRITE_MOST && !write_out(p))
 		return false;
 	buf_add(&p->bytes, bytes, len);
+	if (picture_is_awaited(p, p->have + (int64_t)p->bytes.len))
+		return write_out(p);
 	if (list_empty(&p->arrived))
 		list_append(&p->e->pictures->arrived, &p->arrived);
 	return true;
@@ -219,14 +244,6 @@ static void done(void *arg, const struct net_picture_reply *reply)
 		finished(p);
 }
 
-static bool is_asked(struct picture *p)
-{
-	pthread_mutex_lock(&p->e->pictures->lock);
-	const bool asked = p->asked;
-	pthread_mutex_unlock(&p->e->pictures->lock);
-	return asked;
-}
-
 static void start(struct picture *p)
 {
 	struct image i;
@@ -266,14 +283,16 @@ void fetch_begin(struct engine *e, int64_t id, void *arg)
 
 /* ---- before somebody asks ---- */
 
-static void fetch_unless_here(struct engine *e, const struct image *i)
+static void fetch_unless_here(struct engine *e, const struct image *i, bool ahead)
 {
 	pthread_mutex_lock(&e->pictures->lock);
 	struct picture *p = picture_get(e, i->id, i->size, i->type);
 	const bool go = picture_claim(p);
 	pthread_mutex_unlock(&e->pictures->lock);
-	if (go)
+	if (go) {
+		p->ahead = ahead;
 		fetch_begin(e, 0, p);
+	}
 	picture_unref(p);
 }
 
@@ -283,7 +302,7 @@ void pictures_listed(struct engine *e, int64_t image)
 
 	if (!e->config.eager || image_get(e->cat, image, &i) < 0)
 		return;
-	fetch_unless_here(e, &i);
+	fetch_unless_here(e, &i, false);
 	image_release(&i);
 }
 
@@ -324,14 +343,13 @@ static int64_t room_ahead(const struct engine *e)
 	return most > 0 && most < AHEAD_BYTES ? most : AHEAD_BYTES;
 }
 
-void fetch_ahead(struct engine *e, int64_t image, void *arg)
+static void fetch_following(struct engine *e, int64_t image)
 {
 	int64_t ids[AHEAD_MOST], room = room_ahead(e);
 	const int n = keeper_is_behind(e->pictures->keeper)
 		? 0
 		: ahead_read(e->pictures->ahead, image, ids);
 
-	(void)arg;
 	for (int k = 0; k < n; k++) {
 		struct image i;
 
@@ -339,7 +357,32 @@ void fetch_ahead(struct engine *e, int64_t image, void *arg)
 			continue;
 		room -= i.size;
 		if (i.size >= 0 && !i.removed && room >= 0)
-			fetch_unless_here(e, &i);
+			fetch_unless_here(e, &i, true);
 		image_release(&i);
 	}
+}
+
+/* The picture itself goes first: what follows is looked for when its request is out. */
+void fetch_ahead(struct engine *e, int64_t image, void *arg)
+{
+	struct pictures *ps = e->pictures;
+
+	(void)arg;
+	if (ps->n_begun < BEGUN_MOST)
+		ps->begun[ps->n_begun++] = image;
+}
+
+bool pictures_are_due(const struct engine *e)
+{
+	return e->pictures->n_begun > 0;
+}
+
+void pictures_turn(struct engine *e)
+{
+	struct pictures *ps = e->pictures;
+
+	write_arrived(e);
+	for (int i = 0; i < ps->n_begun; i++)
+		fetch_following(e, ps->begun[i]);
+	ps->n_begun = 0;
 }

@@ -585,10 +585,10 @@ static void advance(struct flight *f, const struct wire_generation *w)
 
 static void poll_trouble(struct flight *f, const struct net_reply *reply)
 {
+	/* Perhaps only the address that the hub gave is wrong: from now on the one made of the id. */
+	free(f->poll_url);
+	f->poll_url = NULL;
 	if (reply->outcome == OUTCOME_NOT_FOUND) {
-		/* Perhaps only the address that the hub gave is wrong. */
-		free(f->poll_url);
-		f->poll_url = NULL;
 		if (++f->missing >= LOST_POLLS) {
 			end_failed(f, NULL, "the hub no longer knows this generation");
 			return;

@@ -204,6 +204,8 @@ void pictures_release(struct engine *e); /* ends it and the downloads, answers w
 void pictures_destroy(struct pictures *p);
 /* At the end of each turn of the loop. (thread) */
 void pictures_turn(struct engine *e);
+/* The turn should not wait for the network. (thread) */
+bool pictures_are_due(const struct engine *e);
 /* The picture is listed: downloads it now when config.eager. (thread) */
 void pictures_listed(struct engine *e, int64_t image);
 /* Downloads a picture whose size the server did not tell: calls done(arg, size, type, width,

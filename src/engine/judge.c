@@ -69,6 +69,10 @@ static enum verdict over_balance(struct engine *e, struct request *r)
 	const int64_t balance = account_known_balance(e, &as_of);
 
 	r->balance_before = balance;
+	if (balance < 0 && !e->balance_heard) {
+		account_want_balance(e); /* the first question of a new profile is under way */
+		return VERDICT_WAIT;
+	}
 	if (balance < 0 || r->price_low <= balance - in_flight(e, balance))
 		return VERDICT_SEND;
 	if (clock_wall_ms() - as_of > BALANCE_OLD_MS) {

@@ -21,8 +21,9 @@
  *
  * Readers come from any thread: they look at `have` and take the descriptor under `lock`, or leave a
  * waiter, which is called when its bytes are here. The engine's thread alone starts downloads and
- * writes. A descriptor stays open until the picture leaves the table, so a reader may use it until
- * its picture_close(). Nothing else is called with `lock` held but the cache's look-up of a file.
+ * writes. The descriptor of a whole picture stays open until the picture leaves the table; that of a
+ * download that fails is closed behind the last reader who is using it. Nothing else is called with
+ * `lock` held but the cache's look-up of a file.
  */
 #ifndef ENGINE_PICTURE_H
 #define ENGINE_PICTURE_H
@@ -33,6 +34,7 @@
 #include "engine/cache.h"
 #include "engine/internal.h"
 
+enum { BEGUN_MOST = 64 };
 enum picture_state { PICTURE_ABSENT, PICTURE_FETCHING, PICTURE_HERE };
 
 struct picture {
@@ -43,11 +45,14 @@ struct picture {
 	int refs;	 /* under lock, as all below; 0 while idle */
 	enum picture_state state;
 	struct list fetch; /* in pictures' fetches from the claim to the end; with a reference */
-	bool asked;	 /* somebody waits or has waited for it; else it is fetched ahead */
+	bool asked;	 /* somebody waits or has waited for it */
 	bool kept;	 /* fd is the cache's own file */
 	bool forgotten;	 /* removed by its owner: for those who have it open, and nobody else */
 	int fd;
 	int64_t have;
+	int users;	 /* of fd while it is not all here: picture_fd() to picture_fd_done() */
+	int *retired;	 /* descriptors of downloads that failed meanwhile */
+	int n_retired;
 	struct list waiters;
 	struct list idle; /* in pictures' idle, while it has no reference */
 
@@ -60,6 +65,7 @@ struct picture {
 	unsigned char head[64];
 	size_t head_len;
 	int fresh_urls;	 /* asked for */
+	bool ahead;	 /* it was begun before anybody asked */
 	const char *trouble; /* why our own side ended the download */
 	void (*measured)(void *arg, const struct picture_measured *m);
 	void *measured_arg;
@@ -78,6 +84,8 @@ struct pictures {
 	int n_idle;	      /* under lock */
 	int idle_most;	      /* each holds a descriptor */
 	struct list arrived;  /* (thread): what pictures_turn() writes */
+	int64_t begun[BEGUN_MOST]; /* (thread): pictures that are being read since the last turn */
+	int n_begun;
 };
 
 /* pictures.c */
@@ -92,6 +100,11 @@ bool picture_is_used(struct pictures *ps, int64_t image);
 void pictures_drop_idle(struct pictures *ps);
 /* Under lock: whether a fetch must be begun; takes the download's reference. */
 bool picture_claim(struct picture *p);
+/* Under lock: takes the descriptor of a failed download away. Returns it when nobody is using it, for
+ * the caller to close, else -1. */
+int picture_retire(struct picture *p);
+/* Whether somebody waits for no more than the bytes before end. */
+bool picture_is_awaited(struct picture *p, int64_t end);
 /* Calls the waiters whose bytes are here; with error < 0 all of them. */
 void picture_wake(struct picture *p, int error);
 

@@ -187,23 +187,35 @@ int picture_open(struct engine *e, int64_t image, struct picture **out)
 	return rc;
 }
 
+struct picture *picture_hold(struct picture *p)
+{
+	pthread_mutex_lock(&p->e->pictures->lock);
+	p->refs++;
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	return p;
+}
+
 void picture_close(struct picture *p)
 {
 	picture_unref(p);
 }
 
-void picture_begin(struct picture *p)
+bool picture_leads_on(struct picture *p)
 {
 	struct pictures *ps = p->e->pictures;
 
 	if (!ps->ahead)
-		return;
+		return false;
 	pthread_mutex_lock(&ps->lock);
 	const bool here = p->state == PICTURE_HERE;
 	pthread_mutex_unlock(&ps->lock);
 	/* A run of pictures that are all here is no sequence that needs help. */
-	if (!here || ahead_expects(ps->ahead, p->image))
-		engine_post(p->e, fetch_ahead, p->image, NULL);
+	return !here || ahead_expects(ps->ahead, p->image);
+}
+
+void engine_fetch_following(struct engine *e, int64_t image)
+{
+	engine_post(e, fetch_ahead, image, NULL);
 }
 
 /* Under lock. */
@@ -220,12 +232,44 @@ int picture_fd(struct picture *p, int64_t offset, size_t len, bool *complete)
 	int fd = -EAGAIN;
 
 	pthread_mutex_lock(&p->e->pictures->lock);
-	if (is_here(p, offset + (int64_t)len))
+	*complete = p->state == PICTURE_HERE;
+	if (is_here(p, offset + (int64_t)len)) {
 		fd = p->fd;
-	if (complete)
-		*complete = p->state == PICTURE_HERE;
+		p->users += !*complete;
+	}
 	pthread_mutex_unlock(&p->e->pictures->lock);
 	return fd;
+}
+
+void picture_fd_done(struct picture *p)
+{
+	int *fds = NULL, n = 0;
+
+	pthread_mutex_lock(&p->e->pictures->lock);
+	if (--p->users == 0) {
+		fds = p->retired;
+		n = p->n_retired;
+		p->retired = NULL;
+		p->n_retired = 0;
+	}
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+	free(fds);
+}
+
+int picture_retire(struct picture *p)
+{
+	const int fd = p->fd;
+
+	p->fd = -1;
+	p->state = PICTURE_ABSENT;
+	p->have = 0;
+	if (fd < 0 || p->users == 0)
+		return fd;
+	p->retired = xrealloc(p->retired, (size_t)(p->n_retired + 1) * sizeof *p->retired);
+	p->retired[p->n_retired++] = fd;
+	return -1;
 }
 
 void picture_wait(struct picture *p, int64_t offset, size_t len, picture_ready_fn *fn, void *arg)
@@ -253,6 +297,17 @@ void picture_wait(struct picture *p, int64_t offset, size_t len, picture_ready_f
 		engine_post(p->e, fetch_begin, 0, p);
 	else if (hurry)
 		engine_post(p->e, fetch_hurry, p->image, NULL);
+}
+
+bool picture_is_awaited(struct picture *p, int64_t end)
+{
+	bool awaited = false;
+
+	pthread_mutex_lock(&p->e->pictures->lock);
+	list_for_each_safe (pos, next, &p->waiters)
+		awaited |= CONTAINER_OF(pos, struct waiter, link)->end <= end;
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	return awaited;
 }
 
 void picture_wake(struct picture *p, int error)

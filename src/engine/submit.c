@@ -279,12 +279,11 @@ static int room(const struct engine *e)
 static bool consider_id(struct engine *e, int64_t id)
 {
 	struct request r;
-	bool go_on = true;
 
 	if (request_get(e->cat, id, &r) < 0)
 		return true; /* unreadable, which was logged; the others go on */
-	if (r.state == REQUEST_QUEUED)
-		go_on = consider(e, &r);
+	/* One that is canceled meanwhile holds up nobody. */
+	const bool go_on = r.state != REQUEST_QUEUED || consider(e, &r);
 	request_release(&r);
 	return go_on;
 }
@@ -305,7 +304,7 @@ void submit_queue(struct engine *e)
 			break;
 		for (int i = 0; i < n; i++) {
 			after = ids[i];
-			if (!consider_id(e, ids[i]) || timer_armed(&e->gate))
+			if (!consider_id(e, ids[i]))
 				return;
 		}
 	}

@@ -289,6 +289,13 @@ static int account_text(struct engine *e, bool json, char **text)
 	return 0;
 }
 
+/* No answer at all, in contrast to one that is of no use. */
+static bool is_silence(enum outcome o)
+{
+	return o == OUTCOME_NO_HOST || o == OUTCOME_NO_CONNECTION || o == OUTCOME_TLS ||
+		o == OUTCOME_TIMEOUT;
+}
+
 static char *hub_text(struct engine *e)
 {
 	char *text;
@@ -297,8 +304,9 @@ static char *hub_text(struct engine *e)
 	if (!e->hub_heard)
 		text = xasprintf("%s has not answered yet.\n", e->config.hub);
 	else if (e->hub_message)
-		text = xasprintf("%s does not answer as it should: %s.\n%s\n", e->config.hub,
-			e->hub_message, outcome_fact(e->hub_outcome)->advice
+		text = xasprintf("%s does not answer%s: %s.\n%s\n", e->config.hub,
+			is_silence(e->hub_outcome) ? "" : " as it should", e->hub_message,
+			outcome_fact(e->hub_outcome)->advice
 				? outcome_fact(e->hub_outcome)->advice
 				: "It is tried again by itself.");
 	else

@@ -14,7 +14,7 @@ static const struct {
 } holds[] = {
 	[HOLD_NONE] = {0, "", "", ""},
 	[HOLD_BUDGET] = {EDQUOT, "it would go over the day's budget (--max-spend)",
-		"it goes on by itself tomorrow; now: ", "approve"},
+		"it goes on by itself once a day's budget has room for it; now: ", "approve"},
 	[HOLD_BALANCE] = {EDQUOT, "it costs more than the balance",
 		"buy credits, it then goes on by itself; or: ", "cancel"},
 	[HOLD_PRICE] = {EDQUOT, "the hub does not tell what this model costs",
@@ -119,7 +119,8 @@ static void add_evidence(struct buf *b, const struct request *r)
 static void add_cost(struct buf *b, const struct request *r)
 {
 	if (r->charged > 0) {
-		buf_printf(b, "charged %lld credits", (long long)r->charged);
+		buf_addstr(b, "charged ");
+		add_number(b, r->charged);
 	} else if (!request_may_be_charged(r)) {
 		buf_addstr(b, "not charged");
 	} else {

@@ -221,7 +221,7 @@ static int stat_tree(struct mount *m, int64_t id, struct stat *st)
 
 	if (rc == 0)
 		*st = n.st;
-	return rc == -ENOENT && removed_stat(m, ino_make(INO_TREE, id), st) ? 0 : rc;
+	return rc;
 }
 
 int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout)
@@ -294,7 +294,9 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	double timeout;
 
 	(void)fi;
-	const int rc = node_stat(m, ino, &st, &timeout);
+	int rc = node_stat(m, ino, &st, &timeout);
+	if (rc == -ENOENT && removed_stat(m, ino, &st))
+		rc = 0;
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else

@@ -18,6 +18,7 @@ struct listing {
 	size_t count, alloc;
 	bool filled, fresh; /* fresh: not read from yet */
 	bool complete;	    /* no name will come to it by itself */
+	uint64_t names_gone; /* the mount's, when it was filled */
 };
 
 /* ---- folders that get no more names ---- */
@@ -194,6 +195,7 @@ static int fill(struct mount *m, fuse_req_t req, fuse_ino_t dir, struct listing 
 	int rc = 0;
 
 	clear(l);
+	l->names_gone = atomic_load(&m->names_gone);
 	if (ino_type(dir) == INO_TREE)
 		rc = fill_requests(m, req, dir, l);
 	else if (ino_type(dir) == INO_GENERATION)
@@ -241,13 +243,29 @@ static struct fuse_entry_param name_only(fuse_ino_t ino, mode_t mode)
 	return e;
 }
 
-/* A text's size is dear to tell: its attributes are left to who asks. False when it has just gone. */
-static bool describe(struct page *p, fuse_ino_t dir, const struct item *i,
+/* What a name is now, when names have gone since the list was made: the kernel keeps what it is given
+ * with its attributes as the name's own, and would find what was removed or renamed under it. */
+static bool is_current(struct page *p, fuse_ino_t dir, const struct listing *l, const struct item *i,
+	fuse_ino_t *ino)
+{
+	*ino = i->ino;
+	return l->names_gone == atomic_load(&p->m->names_gone) ||
+		node_find(p->m, dir, i->name, ino, false) == 0;
+}
+
+/* A text's size is dear to tell: its attributes are left to who asks. False when it has gone. */
+static bool describe(struct page *p, fuse_ino_t dir, const struct listing *l, const struct item *i,
 	struct fuse_entry_param *e)
 {
+	fuse_ino_t ino;
+
 	*e = name_only(i->ino, i->mode);
 	if (!p->plus)
 		return true;
+	if (!is_current(p, dir, l, i, &ino))
+		return false;
+	if (ino != i->ino)
+		return node_entry(p->m, dir, ino, e) == 0;
 	if (ino_type(dir) == INO_GENERATION && ino_type(i->ino) == INO_IMAGE) {
 		e->ino = i->ino;
 		e->entry_timeout = e->attr_timeout = node_entry_timeout(dir, i->ino);
@@ -275,7 +293,7 @@ static void put_items(struct page *p, fuse_ino_t dir, const struct listing *l, o
 	struct fuse_entry_param e;
 
 	for (size_t i = off < 2 ? 0 : (size_t)off - 2; i < l->count; i++)
-		if (describe(p, dir, &l->items[i], &e) &&
+		if (describe(p, dir, l, &l->items[i], &e) &&
 			!put(p, l->items[i].name, &e, (off_t)i + 3))
 			break;
 }

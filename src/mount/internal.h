@@ -38,6 +38,7 @@
 #include "mount/park.h"
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct ghosts;
 
@@ -59,6 +60,8 @@ struct mount {
 
 	pthread_mutex_t snapshots_lock;
 	struct list snapshots; /* open texts, oldest first */
+	/* Names that were removed or moved by calls on the mount: a listing made before may be old. */
+	atomic_uint_fast64_t names_gone;
 	pthread_mutex_t removed_lock;
 	void *removed; /* tsearch(3): removed.c's */
 

@@ -42,6 +42,7 @@ bool removed_stat(struct mount *m, fuse_ino_t ino, struct stat *st)
 	struct removed *const *r = tfind(&key, &m->removed, compare);
 	if (r)
 		*st = (*r)->st;
+	st->st_ino = ino;
 	pthread_mutex_unlock(&m->removed_lock);
 	return r != NULL;
 }

@@ -25,6 +25,14 @@ static void reply(fuse_req_t req, int rc)
 	fuse_reply_err(req, rc < 0 ? -rc : 0);
 }
 
+/* The answer to a call by which a name is gone. */
+static void reply_gone(struct mount *m, fuse_req_t req, int rc)
+{
+	if (rc == 0)
+		atomic_fetch_add(&m->names_gone, 1);
+	reply(req, rc);
+}
+
 int check_requests_dir(fuse_ino_t parent)
 {
 	return ino_type(parent) == INO_TREE ? 0 : -EROFS;
@@ -253,9 +261,9 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct mount *m = fuse_req_userdata(req);
 
 	if (ino_type(parent) == INO_TREE)
-		reply(req, unlink_tree(m, req, ino_id(parent), name));
+		reply_gone(m, req, unlink_tree(m, req, ino_id(parent), name));
 	else if (ino_type(parent) == INO_GENERATION)
-		reply(req, unlink_in_generation(m, ino_id(parent), name));
+		reply_gone(m, req, unlink_in_generation(m, ino_id(parent), name));
 	else
 		fuse_reply_err(req, EROFS);
 }
@@ -304,7 +312,7 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 		if (rc == 0)
 			removed_add(m, &removed);
 	}
-	reply(req, rc);
+	reply_gone(m, req, rc);
 }
 
 /* ---- renaming ---- */
@@ -363,5 +371,5 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		follow_rename(m, name, new_name, &r);
 	if (rc == 0 && hidden)
 		engine_folder_shown(m->engine);
-	reply(req, rc);
+	reply_gone(m, req, rc);
 }

@@ -3,7 +3,6 @@
  */
 #include "net/internal.h"
 #include "base/clock.h"
-#include "base/names.h"
 #include <errno.h>
 #include <stdio.h>
 
@@ -139,7 +138,7 @@ static char *refusal(const struct net_call *c, int status, enum outcome *outcome
 
 	if (wire_error_decode(c->body.data, c->body.len, &e)) {
 		*outcome = outcome_from_http(status, e.code);
-		if (e.message && names_is_utf8(e.message, strlen(e.message)))
+		if (e.message) /* UTF-8, as JSON is */
 			message = xasprintf("%.500s", e.message);
 		wire_error_release(&e);
 	} else {
@@ -161,12 +160,11 @@ void api_finished(struct net_call *c, CURLcode code)
 	reply.sent = c->kind != CALL_POST || c->connections > 0;
 	if (reply.outcome == OUTCOME_OK) {
 		reply.http = (int)status;
-		if (status < 200 || status > 299)
+		if (status / 100 != 2)
 			message = refusal(c, reply.http, &reply.outcome);
 	} else {
 		message = message_of(c, code);
 	}
-	reply.body = c->body.data ? c->body.data : (char *)"";
 	reply.body_len = c->body.len;
 	reply.message = message;
 

@@ -138,6 +138,8 @@ static void set_common(struct net_call *c, const char *url)
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_seen);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, c);
 	curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 0L);
+	/* Nobody waits for a resolver's thread that nobody answers: not the end of a call, nor of all. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 }
 
 /* Only API calls share handles: the paid POST has one of its own. */
@@ -342,7 +344,11 @@ void net_run(struct net *net, int timeout_ms)
 	collect(net);
 }
 
+/* Whoever waits for what was posted would wait for long if it failed and nobody tried again. */
 void net_wake(struct net *net)
 {
-	curl_multi_wakeup(net->multi);
+	enum { TRIES = 5 };
+
+	for (int i = 0; i < TRIES && curl_multi_wakeup(net->multi) != CURLM_OK; i++)
+		;
 }

@@ -5,17 +5,16 @@ is killed when: none of it is lost, no order arrives twice, no commit is charged
 databases are sound. KILLS sets how many (make torture-kills), SEED repeats the moments.
 """
 import contextlib
-import json
 import os
 import random
-import shutil
 import signal
 import threading
 import time
 
 import pytest
 from faulthub import BareHub
-from harness import LIMIT, run, until
+from harness import LIMIT, until
+from soundness import is_sound, orders
 
 SMALL = "---\nsize: 1024x640\n---\n"
 WRITERS, BATCH = 4, 200
@@ -110,25 +109,8 @@ class Batch:
             assert not t.is_alive(), "a writer hangs"
 
 
-def orders(hub):
-    """The text of each order that has arrived at the hub."""
-    return json.loads(run("sqlite3", f"file:{hub.data}/hub.db?mode=ro",
-                          "SELECT json_group_array(json_extract(wanted, '$.prompt')) FROM generation").stdout)
-
-
 def prompt_of(text):
     return text[len(SMALL):].strip()
-
-
-def is_sound(database, where):
-    """PRAGMA integrity_check of a copy, so that whoever owns it does the recovery."""
-    where.mkdir()
-    for name in (database.name, f"{database.name}-wal"):
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy(database.parent / name, where / name)
-    said = run("sqlite3", where / database.name, "PRAGMA integrity_check", limit=60).stdout
-    shutil.rmtree(where)
-    return said == "ok\n"
 
 
 class Killing:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from faulthub import FaultHub, http
-from harness import LIMIT, run, sh, until
+from harness import FS, LIMIT, run, sh, until
 
 GENERATIONS = r"/api/v1/images/generations"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10" + b"p" * 2_000_000
@@ -167,6 +167,28 @@ def test_a_connection_that_is_never_made(hub, make_mount, stall):
     unmounted(mount)
     for s in sockets:
         s.close()
+
+
+NAMESPACE = """
+mount --bind $1/resolv.conf /etc/resolv.conf
+echo gih_live_test > $1/key; chmod 600 $1/key; mkdir $1/mnt
+$2 --hub https://hub.example --key-file $1/key --state $1/state --cache $1/cache -f $1/mnt 2> $1/log & pid=$!
+for i in $(seq 100); do grep -q 'mounted on' $1/log && break; sleep 0.1; done
+echo a > $1/mnt/requests/a.prompt
+for i in $(seq 100); do cat $1/mnt/requests/a.status 2> /dev/null && break; sleep 0.1; done
+begun=$(date +%s%N); kill $pid; wait $pid; echo $? $((($(date +%s%N) - begun) / 1000000))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a name server of one's own takes a mount namespace")
+def test_a_name_that_is_never_resolved(tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        mute.bind(("127.0.0.77", 53))
+        (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.77\n")
+        status, ended = run("unshare", "-m", "bash", "-c", NAMESPACE, "bash", tmp_path, FS).stdout.splitlines()
+        assert mute.recv(512), "it was not asked"
+    assert status.startswith("queued") and ended.split()[0] == "0"
+    assert int(ended.split()[1]) < 5000, f"ended after {ended} ms"
 
 
 # ---- readers ----

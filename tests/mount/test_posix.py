@@ -3,6 +3,7 @@
 One mount serves the whole file, each test in a folder of its own. Whatever they do, nothing may
 have been submitted at the end but what a test announced with `world.expects()`.
 """
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -16,6 +17,7 @@ import stat
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from harness import LIMIT, Hub, Mount, run, until
@@ -33,7 +35,7 @@ NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO_RANGE, INSERT, UNSHARE = 1, 2, 8, 16, 32, 64
 OFD_SETLK, REALTIME_COARSE = 37, 5
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who can become others and trace the mount")
 
 
 def check(result, what):
@@ -131,10 +133,7 @@ class World:
         assert not [p for p in fds if p.startswith(str(self.mount.path))]
         assert self.count() == (self.expected, self.expected)
         self.mount.stop()
-        assert self.mount.sql("PRAGMA integrity_check") == ["ok"]
-        assert self.mount.sql("SELECT count(*) FROM node WHERE parent IS NULL") == ["1"]
-        left = {int(n) for n in os.listdir(self.mount.state / "spool")}
-        assert left <= {int(n) for n in self.mount.sql("SELECT id FROM node")}
+        self.mount.check_state()
 
     def close(self):
         self.mount.close()
@@ -437,6 +436,7 @@ def syncs(world, action):
     return sum(f"{call}(" in line for line in text.splitlines() for call in ("fsync", "fdatasync"))
 
 
+@root_only
 def test_what_is_made_durable(world, dir):
     fds = {flags: os.open(dir / f"f{flags}", os.O_CREAT | os.O_WRONLY | flags)
            for flags in (0, os.O_SYNC, os.O_DSYNC)}
@@ -640,6 +640,42 @@ def test_reading_a_folder_that_changes(dir):
     fails(errno.ENOTEMPTY, os.rmdir, dir)
 
 
+def test_a_listing_makes_no_name_of_what_has_gone(dir):
+    """What the kernel is told with its attributes in a listing, it keeps as a name's own."""
+    kinds = {"moved": Path.touch, "folder": Path.mkdir, "open": Path.touch, "replaced": Path.touch}
+    for k in range(1000):
+        (dir / f"a{k:04}").touch()
+    for k in range(50):
+        for kind, make in kinds.items():
+            make(dir / f"z{kind}{k}")
+    stream = libc.opendir(os.fsencode(dir))
+    reading = names_of(stream)
+    seen = [next(reading) for _ in range(100)]
+    before = {}
+    fds = []
+    for k in range(50):
+        (dir / f"zmoved{k}").rename(dir / f"new{k}")
+        (dir / f"zfolder{k}").rename(dir / f"newfolder{k}")
+        fds += [os.open(dir / f"zopen{k}", flags) for flags in (os.O_RDONLY, os.O_PATH)]
+        (dir / f"zopen{k}").unlink()
+        before[k] = (dir / f"zreplaced{k}").stat().st_ino
+        (dir / "other").write_text("other")
+        (dir / "other").rename(dir / f"zreplaced{k}")
+    for name in reading:  # as `ls -l` does it
+        seen.append(name)
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(dir / name)
+    libc.closedir(stream)
+    for k in range(50):
+        for name in (f"zmoved{k}", f"zfolder{k}", f"zopen{k}"):
+            fails(errno.ENOENT, os.stat, dir / name)
+        assert f"zreplaced{k}" in seen and (dir / f"zreplaced{k}").stat().st_ino != before[k]
+        assert (dir / f"zreplaced{k}").read_text() == "other"
+        assert (dir / f"new{k}").exists() and (dir / f"newfolder{k}").is_dir()
+    for fd in fds:
+        os.close(fd)
+
+
 def test_names(dir):
     names = ["x" * 255, "é" * 127 + "x", "향" * 85, "😀" * 63 + "xyz", "a b\tc\nd", "\x01exchange", "\\", "*?[", "-rf",
              "'\"`$(x)", "...", ".hidden", "שלום", "नमस्ते", "cafe\u0301", "café", "\u202ertl", "\x7f"]
@@ -657,6 +693,8 @@ def test_names(dir):
 def test_a_very_deep_tree(world, dir):
     """Deeper than a path may be long: by descriptors. A prompt there is one like any other."""
     depth = 1500
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
     fds = [os.open(dir, os.O_RDONLY)]
     for _ in range(depth):
         os.mkdir("down", dir_fd=fds[-1])

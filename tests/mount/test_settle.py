@@ -6,7 +6,7 @@ would have: once that one is sent, the first one's time is over. Nothing sleeps.
 import os
 
 import pytest
-from faulthub import FaultProxy
+from faulthub import PostProxy
 from harness import run, sh, until
 
 SETTLE = ["--settle", "400"]
@@ -18,9 +18,10 @@ def mount(hub, make_mount):
 
 
 def time_passes(mount, name="later"):
-    """The settle time of everything closed before this is over."""
+    """The settle time of everything closed before this is over, and what it led to has been sent."""
     mount.write(f"{name}.prompt", f"a later prompt, {name}")
-    assert mount.wait(name)[-1].startswith("succeeded")
+    until(f"{name}'s commit", lambda: requests_of(mount, name) == 1)
+    until("sending", lambda: mount.sql("SELECT count(*) FROM request WHERE state IN ('queued', 'sending')") == ["0"])
 
 
 def requests_of(mount, name):
@@ -97,6 +98,30 @@ def test_exchange(hub, mount):
     assert os.getxattr(a, "user.imagehub.prompt") == b"a dog" and hub.generations() == 5
 
 
+def test_a_rename_goes_at_once(hub, make_mount):
+    mount = make_mount(hub, "--settle", "600000")
+    requests = mount / "requests"
+    (requests / "x.txt").write_text("a cat")
+    (requests / "x.txt").rename(requests / "a.prompt")
+    assert requests_of(mount, "a") == 1  # when rename(2) returns
+    (requests / "y.txt").write_text("---\nqualty: high\n---\nx")
+    (requests / "y.txt").rename(requests / "b.prompt")
+    assert requests_of(mount, "b") == 0 and "qualty" in error_of(mount, "b")
+    (requests / "z.txt").write_text("a dog")
+    with open(requests / "z.txt", "a") as writer:
+        (requests / "z.txt").rename(requests / "c.prompt")
+        assert requests_of(mount, "c") == 0  # a writer has it open
+        writer.write(" with a hat")
+    assert mount.wait("a")[-1].startswith("succeeded")
+    assert requests_of(mount, "c") == 0 and hub.generations() == 1  # its close settles
+
+
+def error_of(mount, name):
+    path = mount / f"requests/{name}.error"
+    until(path.name, path.exists)
+    return path.read_text()
+
+
 def test_another_file_in_its_place(hub, mount):
     """Editors and copiers put a new file in the place of the old one: the same text spends nothing."""
     requests = mount / "requests"
@@ -141,6 +166,9 @@ def test_unsent_text_that_was_replaced_is_withdrawn(hub, mount):
                         ("as vim does", "mv a.prompt a~; echo newest > a.prompt; rm a~")):
         sh("[ -e a.prompt ] || echo old > a.prompt", cwd=requests)
         mount.wait("a", check=False)
+        sh("cp a.prompt k; cat k > a.prompt; mv k a.prompt", cwd=requests)  # the same text changes nothing
+        mount.wait("a", check=False)
+        assert mount.sql("SELECT count(*) FROM request WHERE state = 'held'") == ["1"], how
         sh(script, cwd=requests)
         done = mount.wait("a", check=False)
         assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith("held"), how
@@ -160,16 +188,17 @@ def test_a_removal_that_a_crash_cut_short(hub, mount):
     mount.start()
     (mount / "control").write_text("resume\n")
     time_passes(mount)
-    assert mount.sql("SELECT state FROM request ORDER BY id") == ["canceled", "succeeded"]
+    assert mount.sql("SELECT state FROM request WHERE path = 'requests/a.prompt'") == ["canceled"]
+    assert hub.generations() == 1
 
 
 def test_removed_while_its_answer_is_lost(hub, make_mount):
     """A hub that knows repeated requests is asked again: what may be paid is not called canceled."""
-    proxy = FaultProxy(hub)
+    proxy = PostProxy(hub.port)
     mount = make_mount(url=proxy.url, key=hub.key)
     mount.write("warm.prompt", "the hub announces what it can")
     mount.wait("warm")
-    proxy.fault = ("down", 1, "cut")
+    proxy.faults["a cat"] = ("down", 1, "cut")
     mount.write("a.prompt", "a cat")
     until("the lost answer", lambda: mount.sql(
         "SELECT 1 FROM request WHERE path = 'requests/a.prompt' AND state = 'queued' AND attempts = 1"))
@@ -180,5 +209,5 @@ def test_removed_while_its_answer_is_lost(hub, make_mount):
     (mount / "control").write_text("refresh\n")
     until("its end", lambda: mount.sql("SELECT count(*) FROM request WHERE state = 'succeeded'") == ["2"])
     print("answers cut:", proxy.fired)
-    assert proxy.fired == 1 and len(hub.charges()) == len(set(hub.charges())) == 2
+    assert proxy.fired == {("down", "cut"): 1} and len(hub.charges()) == len(set(hub.charges())) == 2
     proxy.close()

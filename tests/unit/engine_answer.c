@@ -352,6 +352,29 @@ static void budget_that_came_back(void **state)
 	assert_int_equal(rig_state(&r, taken), REQUEST_RUNNING);
 }
 
+/* At the end of a generation its charge is what the hub says, or stays open. */
+static void the_hub_s_word(void **state)
+{
+	const int64_t said = sending(FIRST), unsaid = sending(FIRST);
+	const int64_t ids[] = {said, unsaid}, credits[] = {5, -1};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		CLEANUP_FREE char *body =
+			xasprintf("{\"id\":\"gen_word%04d\",\"status\":\"queued\"}", i);
+		struct request q;
+
+		rig_answer(&r, ids[i], &(struct net_reply){.outcome = OUTCOME_OK, .http = 202,
+			.sent = true, .body = body});
+		assert_int_equal(request_get(r.cat, ids[i], &q), 0);
+		q.charged = credits[i];
+		assert_int_equal(life_move(r.e, &q, REQUEST_SUCCEEDED, DB_NORMAL, &answer_settle, "ok"), 0);
+		request_release(&q);
+		assert_int_equal(request_charges_open(r.cat, ids[i]), i);
+	}
+	assert_int_equal(request_spent_since(r.cat, 0), 5 + 8);
+}
+
 /* ---- evidence ---- */
 
 static int64_t balance_after(int64_t id)
@@ -390,6 +413,18 @@ static void evidence(void **state)
 	assert_int_equal(balance_after(later), 476);
 	rig_sql(&r, "UPDATE request SET hold = '' WHERE id = 2");
 
+	/* Given up while the one before it got its evidence. */
+	const int64_t one = sending(FIRST), two = sending(FIRST);
+	rig_answer(&r, one, &cut);
+	rig_answer(&r, two, &cut);
+	r.victim = two;
+	r.changed = rig_cancel_victim;
+	answer_evidence(r.e, 470, r.e->lost_ms);
+	r.changed = NULL;
+	assert_int_equal(balance_after(one), 470);
+	assert_int_equal(balance_after(two), -1);
+	assert_int_equal(rig_state(&r, two), REQUEST_CANCELED);
+
 	/* By the real way: the question that a loss asks. */
 	const int64_t asked = sending(FIRST);
 	rig_answer(&r, asked, &cut);
@@ -408,6 +443,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(left_alone_when_it_was_moved, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_last_try_at_the_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(budget_that_came_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_hub_s_word, setup, teardown),
 		cmocka_unit_test_setup_teardown(evidence, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

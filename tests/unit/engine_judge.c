@@ -113,6 +113,11 @@ static void pause_and_removal(void **state)
 	const int64_t open = rig_add(&r, REQUEST_QUEUED, "1024x1024");
 	rig_sql(&r, "UPDATE node SET parent = NULL, name = NULL WHERE name = 'p2.prompt'");
 	assert_int_equal(verdict_on(open, NULL, NULL), VERDICT_CANCEL);
+	/* That it cannot be looked for does not mean that it is gone. */
+	const int64_t there = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+	rig_sql(&r, "ALTER TABLE node RENAME TO gone");
+	assert_int_equal(verdict_on(there, NULL, NULL), VERDICT_SEND);
+	rig_sql(&r, "ALTER TABLE gone RENAME TO node");
 }
 
 /* It may have arrived: only with the hub's word of this session, and the same API key. */
@@ -195,8 +200,11 @@ static void balance(void **state)
 	rig_know(&r, 500, now); /* not worth summing up */
 	assert_int_equal(verdict("1024x1024"), VERDICT_SEND);
 
-	rig_sql(&r, "DELETE FROM setting WHERE name = 'balance'"); /* not known: the hub decides */
+	/* Not known: waited for at first; then the hub decides. */
+	rig_sql(&r, "DELETE FROM setting WHERE name = 'balance'");
 	assert_int_equal(verdict("1024x1024"), VERDICT_SEND);
+	r.e->balance_heard = false;
+	assert_int_equal(verdict("1024x1024"), VERDICT_WAIT);
 }
 
 /* ---- what lets the held go on ---- */
@@ -293,6 +301,14 @@ static void a_held_one_that_was_canceled(void **state)
 	submit_unhold(r.e, false);
 	rig_sql(&r, "DROP TRIGGER meanwhile");
 	assert_int_equal(rig_state(&r, id), REQUEST_HELD);
+	/* Read in one list with the one before it. */
+	r.victim = held(HOLD_PAUSED, -1);
+	r.changed = rig_cancel_victim;
+	const int64_t canceled = r.victim;
+	submit_unhold(r.e, false);
+	r.changed = NULL;
+	assert_int_equal(rig_state(&r, id), REQUEST_QUEUED);
+	assert_int_equal(rig_state(&r, canceled), REQUEST_CANCELED);
 }
 
 int main(void)

@@ -33,6 +33,7 @@ struct rig {
 	pthread_cond_t told;
 	int64_t events;
 	void (*changed)(struct rig *r, const struct engine_event *event);
+	int64_t victim; /* canceled, as a user may at any moment, by the next event (rig_cancel_victim) */
 };
 
 #define rig_sql(r, sql) assert_true(db_run((r)->cat->db, sql, "") >= 0)
@@ -40,6 +41,21 @@ struct rig {
 	rig_sql(r, "CREATE TRIGGER forbidden BEFORE " when " ON " table                            \
 		   " BEGIN SELECT RAISE(ABORT, 'forbidden'); END")
 #define rig_allow(r) rig_sql(r, "DROP TRIGGER forbidden")
+
+static inline void rig_cancel_victim(struct rig *r, const struct engine_event *event)
+{
+	struct request q;
+	const int64_t id = r->victim;
+
+	(void)event;
+	if (id == 0)
+		return;
+	r->victim = 0;
+	assert_int_equal(request_get(r->cat, id, &q), 0);
+	q.generation = 0;
+	assert_int_equal(life_move(r->e, &q, REQUEST_CANCELED, DB_FULL, NULL, "canceled"), 0);
+	request_release(&q);
+}
 
 static inline void rig_changed(void *arg, const struct engine_event *event)
 {

@@ -146,6 +146,25 @@ static void nothing_leaves_without_its_intent(void **state)
 	request_release(&q);
 }
 
+/* Canceled while the one before it was sent. */
+static void canceled_in_the_same_turn(void **state)
+{
+	(void)state;
+	const int64_t first = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+	const int64_t second = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+	const int64_t third = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+
+	r.victim = second;
+	r.changed = rig_cancel_victim;
+	submit_queue(r.e);
+	assert_int_equal(r.victim, 0);
+	assert_int_equal(rig_state(&r, first), REQUEST_SENDING);
+	assert_int_equal(rig_state(&r, second), REQUEST_CANCELED);
+	assert_int_equal(rig_state(&r, third), REQUEST_SENDING);
+	assert_false(timer_armed(&r.e->gate));
+	rig_until(&r, r.e->sending == 0);
+}
+
 static void waits_for_the_models(void **state)
 {
 	(void)state;
@@ -337,6 +356,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(in_order_and_a_bounded_number, setup, teardown),
 		cmocka_unit_test_setup_teardown(verdicts_are_carried_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_leaves_without_its_intent, setup, teardown),
+		cmocka_unit_test_setup_teardown(canceled_in_the_same_turn, setup, teardown),
 		cmocka_unit_test_setup_teardown(waits_for_the_models, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_that_cannot_be_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_moment_of_its_own, setup, teardown),
