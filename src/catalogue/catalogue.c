@@ -144,9 +144,12 @@ void request_refs_remove(struct catalogue *cat, const char *key)
 static int clean_up(struct catalogue *cat)
 {
 	CLEANUP_FREE char *open = catalogue_setting(cat, "open");
+	const bool clean = !open || strcmp(open, "0") == 0;
 	int rc = drop_unlinked(cat);
 
-	if (open && strcmp(open, "0") != 0) {
+	if (rc >= 0)
+		rc = promises_check(cat, clean);
+	if (!clean) {
 		db_lock(cat->db);
 		sweep(cat->spool, known_node, drop_file, cat);
 		sweep(cat->refs, known_key, drop_folder, cat);
@@ -209,6 +212,7 @@ void catalogue_close(struct catalogue *cat)
 		/* Handles that nobody closed may have left spool files: swept by the next start. */
 		if (!files_release(cat))
 			catalogue_set(cat, "open", "0");
+		promises_settle(cat);
 		db_close(cat->db);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)

@@ -16,6 +16,9 @@
  * due for its commit is one transaction, and nothing can drift apart. A file's size and times are
  * its spool file's own (fstat), so they cannot drift from the content either.
  *
+ * A close(2) of a small prompt is durable by the database alone, which keeps its content until the
+ * spool is on the disk (promise.c); after a power loss catalogue_open() holds the spool against it.
+ *
  * What a crash leaves: a row without its spool file (an empty file; mended at the next open), a
  * spool file or refs folder without its row (removed by catalogue_open), nodes that were unlinked
  * while open (removed by catalogue_open). Never a half-made transition.

@@ -94,6 +94,8 @@ static int begin_write(struct catalogue *cat, struct open_file *o)
 		catalogue_begin(cat, DB_FULL);
 		rc = catalogue_end(cat, tree_set_pending(cat, o->id, PENDING_WRITTEN));
 	}
+	if (rc == 0)
+		rc = promise_drop(cat, o->id);
 	if (rc == 0) {
 		pthread_mutex_lock(&cat->files_lock);
 		o->written = true;
@@ -213,8 +215,9 @@ int file_changed(struct catalogue *cat, int64_t id, off_t size)
 		o->error = size == 0 ? 0 : o->error;
 	}
 	pthread_mutex_unlock(&cat->files_lock);
-	if (!is_prompt_node(cat, id))
-		return 0;
+	const int rc = promise_drop(cat, id);
+	if (rc < 0 || !is_prompt_node(cat, id))
+		return rc;
 	/* truncate(2) on a path is a whole change of its own. */
 	return tree_set_pending(cat, id, writer ? PENDING_WRITTEN : PENDING_CLOSED);
 }
@@ -240,15 +243,30 @@ int file_renamed(struct catalogue *cat, int64_t id, bool *due)
 /* ---- durability ---- */
 
 /* Content, name and row, in this order, so that no row speaks of content that may be lost. */
-static int make_durable(struct file *f, bool flushed)
+static int sync_all(struct file *f, bool flushed)
 {
 	struct catalogue *cat = f->cat;
 	int rc = fdatasync(f->fd) < 0 ? -errno : files_sync_dir(cat->spool);
 
+	if (rc == 0)
+		rc = promise_drop(cat, f->shared->id);
 	if (rc == 0 && flushed)
 		rc = tree_set_pending(cat, f->shared->id, PENDING_WRITTEN);
 	/* A row that is new or was touched is made durable even if pending stays the same. */
 	return rc < 0 ? rc : catalogue_sync(cat);
+}
+
+/* A small prompt's content becomes durable with its row, by one sync. */
+static int sync_prompt(struct file *f)
+{
+	struct catalogue *cat = f->cat;
+
+	catalogue_begin(cat, DB_NORMAL);
+	int rc = promise_keep(cat, f->shared->id, f->fd);
+	if (rc == 0)
+		rc = tree_set_pending(cat, f->shared->id, PENDING_WRITTEN);
+	rc = catalogue_end(cat, rc);
+	return rc == -EFBIG ? sync_all(f, true) : rc < 0 ? rc : catalogue_sync(cat);
 }
 
 int file_flush(struct file *f, bool killed)
@@ -269,7 +287,7 @@ int file_flush(struct file *f, bool killed)
 		return 0;
 
 	if (rc == 0)
-		rc = make_durable(f, true);
+		rc = sync_prompt(f);
 	pthread_mutex_lock(&cat->files_lock);
 	if (rc < 0)
 		o->error = rc;
@@ -281,7 +299,7 @@ int file_flush(struct file *f, bool killed)
 
 int file_sync(struct file *f)
 {
-	const int rc = make_durable(f, false);
+	const int rc = sync_all(f, false);
 
 	if (rc < 0 && f->writable) {
 		pthread_mutex_lock(&f->cat->files_lock);
@@ -338,8 +356,16 @@ static int settle_prompt(struct catalogue *cat, struct open_file *o, struct file
 /* Under the database's lock, after the last writer. */
 static int settle_debt(struct catalogue *cat, struct open_file *o, struct file_closed *closed)
 {
-	const int rc = is_prompt_node(cat, o->id) ? settle_prompt(cat, o, closed) : 0;
+	int rc = 0;
 
+	pthread_mutex_lock(&cat->files_lock);
+	const bool promised = o->changes == o->synced;
+	pthread_mutex_unlock(&cat->files_lock);
+	/* What was written behind the last flush, or under another name, was not. */
+	if (!promised)
+		rc = promise_drop(cat, o->id);
+	if (rc == 0 && is_prompt_node(cat, o->id))
+		rc = settle_prompt(cat, o, closed);
 	if (rc < 0) {
 		log_error("file %lld: its close cannot be noted yet: %s", (long long)o->id,
 			strerror(-rc));

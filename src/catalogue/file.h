@@ -31,7 +31,7 @@ int file_truncate(struct file *f);
 
 /*
  * At FLUSH of a writable handle. When something was written that is not durable yet and the node's
- * name is a committable prompt's: makes content, spool name and row durable and sets
+ * name is a committable prompt's: makes content, name and row durable and sets
  * PENDING_WRITTEN. For other names nothing is synced (the rename that commits them does). killed:
  * the writer is being killed by a signal; kept until the next flush by a writer that is not.
  * Returns 1 when a prompt's new content was made durable, 0 when there was nothing to do, -ENOSPC,

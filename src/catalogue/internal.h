@@ -46,6 +46,22 @@ int file_changed(struct catalogue *cat, int64_t id, off_t size);
  * open. At catalogue_close(). */
 bool files_release(struct catalogue *cat);
 
+/*
+ * promise.c: what a close(2) promised. A small prompt's content goes into the database, in the
+ * transaction that the close makes durable anyway: one sync instead of three. The spool file stays what
+ * everybody reads; only after a power loss is the promise held against it.
+ */
+enum { PROMISE_MAX = 16 * 1024 };
+/* Keeps the content of a spool file as it is now; -EFBIG when it is too large for that. */
+int promise_keep(struct catalogue *cat, int64_t id, int fd);
+/* The spool file changes, or is durable by itself. */
+int promise_drop(struct catalogue *cat, int64_t id);
+/* At a start, before anybody reads the spool: writes what a power loss has taken from it. clean: the
+ * end before it was. */
+int promises_check(struct catalogue *cat, bool clean);
+/* At the end: many promises are kept at once, by making the spool durable. */
+void promises_settle(struct catalogue *cat);
+
 /* tree.c: touches a directory's mtime and ctime. */
 int tree_touch_dir(struct catalogue *cat, int64_t dir);
 /* tree.c: deletes a row that has no name any more, with its xattrs. */

@@ -88,5 +88,10 @@ const char *const schema_migrations[] = {
 	/* All that listing and looking up needs, without the pages that the texts fill. */
 	"CREATE INDEX generation_entry ON generation(id, hub_id, created, changed, phase)"
 	" WHERE removed = 0;",
+
+	/* Content of prompts that is promised to survive a power loss, until the spool is known to be on
+	 * the disk: see catalogue/promise.c. */
+	"CREATE TABLE promise(node INTEGER PRIMARY KEY REFERENCES node(id) ON DELETE CASCADE,"
+	" mtime INTEGER NOT NULL, content BLOB NOT NULL) STRICT;",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

@@ -64,7 +64,8 @@ int db_begin(struct db *db, enum db_durability durability);
  * rolls back. */
 int db_commit(struct db *db);
 void db_rollback(struct db *db);
-/* Makes durable what was committed so far. Not in a transaction. */
+/* Makes durable what was committed so far. Takes no lock of the database, and shares its sync with
+ * whoever asks for one at the same time. Not to be called with that lock held. */
 int db_sync(struct db *db);
 /* A part of a transaction that may be undone alone: rc of the part decides. Not nested. */
 int db_part_begin(struct db *db);
