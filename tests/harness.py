@@ -192,10 +192,15 @@ class Mount:
             raise AssertionError(f"imagehubfs ended: {self.log.read_text()}")
         return "mounted on" in self.log.read_text().rpartition("<<<")[2]
 
+    def unmount(self):
+        """Announcements may keep it busy for a moment."""
+        until("unmounting", lambda: run("fusermount3", "-u", self.path, check=False).returncode == 0
+              or self.process.poll() is not None)
+
     def stop(self, check=True):
         if not self.process:
             return
-        run("fusermount3", "-u", self.path, check=False)
+        self.unmount()
         try:
             status = self.process.wait(LIMIT)
         except subprocess.TimeoutExpired:
@@ -241,9 +246,7 @@ class Mount:
     def close(self):
         if self.process:
             with contextlib.suppress(Exception):
-                # Announcements may keep it busy for a moment.
-                until("unmounting", lambda: run("fusermount3", "-u", self.path, check=False).returncode == 0
-                      or self.process.poll() is not None)
+                self.unmount()
                 self.process.wait(10)
         self.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
