@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("IMAGEHUBFS_BUILD", ROOT / "build"))
 FS = str(BUILD / "imagehubfs")
 HUB = str(BUILD / "imagehubd")
+SANITIZED = BUILD.name.startswith(("address", "thread", "undefined"))
 COUNTS = "coverage" in BUILD.name  # what is killed there counts nothing
 LIMIT = 20  # seconds that anything may take; sanitizers are slow
 ENV = dict(os.environ, LSAN_OPTIONS=f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0",

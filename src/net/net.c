@@ -10,7 +10,8 @@ enum {
 	API_TOTAL_MS = 30 * 1000,
 	POST_TOTAL_MS = 820 * 1000,
 	API_CONNECTIONS = 32,
-	PICTURE_CONNECTIONS = 8,
+	PICTURE_CONNECTIONS = 32,
+	AHEAD_CONNECTIONS = 8, /* and as many for measuring pictures */
 	KEEP_CONNECTIONS = 24,
 };
 
@@ -78,8 +79,8 @@ struct net *net_create(const struct net_config *config, char **error)
 		list_init(&net->lanes[i].waiting);
 	net->lanes[CALL_API].max = API_CONNECTIONS;
 	net->lanes[CALL_PICTURE].max = net->config.picture_connections;
-	net->lanes[CALL_PROBE].max = net->config.picture_connections;
-	net->lanes[CALL_AHEAD].max = net->config.picture_connections;
+	net->lanes[CALL_PROBE].max = AHEAD_CONNECTIONS;
+	net->lanes[CALL_AHEAD].max = AHEAD_CONNECTIONS;
 	list_init(&net->calls);
 	if (config->key) {
 		CLEANUP_FREE char *header = xasprintf("Authorization: Bearer %s", config->key);

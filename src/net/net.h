@@ -45,8 +45,8 @@ struct net_config {
 	int64_t stall_ms;	/* no byte for so long ends a call; 0: 30 s */
 	int64_t api_total_ms;	/* an API call but the POST ends by then; 0: 60 s */
 	int64_t post_total_ms;	/* the POST's limit; 0: 820 s, as a hub may answer after 800 s */
-	int picture_connections; /* most connections at once for pictures that somebody waits for,
-				  * and as many for those fetched ahead; 0: 8 */
+	int picture_connections; /* most connections at once for pictures that somebody waits for;
+				  * 0: 32, as a few that stall must not keep the others waiting */
 };
 
 /* NULL with *error: bad URL, plain http to a host that is not loopback while there is a key. */

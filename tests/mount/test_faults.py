@@ -6,7 +6,7 @@ import time
 
 import pytest
 from faulthub import MODELS, FaultHub, http
-from harness import FS, run, sh, until
+from harness import SANITIZED, run, sh, until
 
 GENERATIONS = r"/api/v1/images/generations"
 SMALL = "---\nsize: 1024x640\n---\n"
@@ -136,7 +136,7 @@ def test_hostile_answers(make_mount, answer):
     (mount / "control").write_text("refresh\n")
     until("the questions", lambda: hub.count("GET", "models") >= 2 and hub.count("GET", "credits") >= 2)
     sh(f"ls -R {mount.path} > /dev/null")
-    if "sanitize" not in FS and "asan" not in FS:
+    if not SANITIZED:
         peak = int(re.search(r"VmHWM:\s+(\d+)", open(f"/proc/{mount.process.pid}/status").read()).group(1))
         assert peak < 128 * 1024, f"{peak} KiB"
     assert hub.fired >= 2 and not os.path.exists("/tmp/evil")

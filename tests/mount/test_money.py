@@ -49,11 +49,6 @@ def test_killed_while_a_post_is_at_a_hub_without_keys(make_mount):
 SMALL = "---\nsize: 1024x640\n---\n"
 
 
-def unmount(mount):
-    """The announcements of so many changes keep the mount busy for a moment."""
-    until("unmounting", lambda: run("fusermount3", "-u", mount.path, check=False).returncode == 0, limit=60)
-
-
 class Catalogue:
     """The mount's catalogue, read while it runs."""
 
@@ -153,7 +148,7 @@ def test_a_fault_at_every_byte_at_a_hub_without_keys(make_hub, make_mount):
             assert states[name] in ("unknown", "refused", "failed", "succeeded"), (direction, at)
     assert proxy.posts == {name: 1 for name in (name_of(0), *faults)}
     charged = told_the_truth(mount, hub, states)
-    unmount(mount)
+    mount.unmount()
     print(f"\n{len(faults)} faults {proxy.fired}, {sum(proxy.posts.values())} POSTs, {len(charged)} orders")
     proxy.close()
 
@@ -173,7 +168,7 @@ def test_a_fault_at_every_byte_at_a_hub_that_knows_keys(make_hub, make_mount):
         else:
             assert states[name] in ("unknown", "refused", "failed", "succeeded"), (direction, at)
             assert proxy.posts[name] <= 3
-    unmount(mount)
+    mount.unmount()
     print(f"\n{len(faults)} faults {proxy.fired}, {sum(proxy.posts.values())} POSTs, {len(charged)} orders")
     proxy.close()
 
@@ -247,7 +242,7 @@ def test_a_thousand_posts_that_are_closed_in_silence(make_mount):
     assert hub.count("POST") == n == hub.fired and hub.count("GET") >= 2
     assert len({h["idempotency-key"] for m, _, h, _ in hub.requests if m == "POST"}) == n
     assert hub.warm_posts == 0
-    unmount(mount)
+    mount.unmount()
     print(f"\n{n} POSTs closed in silence, {hub.count('POST')} received")
     hub.close()
 
