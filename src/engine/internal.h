@@ -62,6 +62,7 @@ struct engine {
 	bool hub_heard;		  /* any answer yet */
 	char *control_error;	  /* what was wrong with the last line written to /control */
 	char *gate_why;		  /* why nothing is sent just now, or NULL */
+	bool short_of_credits;	  /* the next one waits for what is under way to be charged */
 
 	/* The models now known, under lock, replaced as a whole. */
 	struct wire_models models;

@@ -61,6 +61,13 @@ static int64_t in_flight(struct engine *e, int64_t balance)
 		: 0;
 }
 
+static void set_short(struct engine *e, bool is_short)
+{
+	pthread_mutex_lock(&e->lock);
+	e->short_of_credits = is_short;
+	pthread_mutex_unlock(&e->lock);
+}
+
 /* An old balance holds nothing back: it is asked for anew first, and where the hub does not tell it,
  * the hub decides. What is in flight is not held against a request for good: its end shows. */
 static enum verdict over_balance(struct engine *e, struct request *r)
@@ -73,7 +80,9 @@ static enum verdict over_balance(struct engine *e, struct request *r)
 		account_want_balance(e); /* the first question of a new profile is under way */
 		return VERDICT_WAIT;
 	}
-	if (balance < 0 || r->price_low <= balance - in_flight(e, balance))
+	const bool enough = balance < 0 || r->price_low <= balance - in_flight(e, balance);
+	set_short(e, !enough && r->price_low <= balance);
+	if (enough)
 		return VERDICT_SEND;
 	if (clock_wall_ms() - as_of > BALANCE_OLD_MS) {
 		if (account_balance_failed(e))

@@ -43,6 +43,9 @@ static char *why_waiting(struct engine *e)
 		why = xasprintf("waits for the hub (%s)", e->gate_why);
 	else if (e->models.count == 0 && e->hub_message)
 		why = xasprintf("waits for the hub (%s)", e->hub_message);
+	else if (e->short_of_credits)
+		why = xstrdup("waits for those under way, which may take what is left of the "
+			      "balance");
 	pthread_mutex_unlock(&e->lock);
 	return why;
 }

@@ -6,6 +6,7 @@ import re
 import signal
 import sqlite3
 
+import pytest
 from faulthub import FaultHub, PostProxy, http
 from harness import run, until
 
@@ -265,6 +266,24 @@ def test_a_batch_over_the_balance_is_held_and_goes_on(make_hub, make_mount):
     assert len(hub.charges()) == 6 and hub.credits() == 92
     sent = mount.sql("SELECT request FROM log WHERE text LIKE 'sending to%'")
     assert sent == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_what_waits_for_others_charges_says_so(make_mount):
+    """The balance would do, but for what is under way and not charged yet."""
+    hub = FaultHub()
+    running = lambda request: http(200, {"id": "gen_running1", "status": "processing", "images": []})
+    hub.routes.update({("POST", GENERATIONS): running, ("GET", r"/api/v1/generations/.*"): running,
+                       ("GET", r"/api/v1/credits"): http(200, {"credits": 10})})
+    mount = make_mount(url=hub.url)
+    mount.write("a.prompt", "---\nsize: 1024x1024\n---\na")
+    until("the first", lambda: states(mount) == ["running"])
+    mount.write("b.prompt", "---\nsize: 1024x1024\n---\nb")
+    until("the reason", lambda: (mount / "requests/b.status").exists() and mount.status("b")
+          == "queued: waits for those under way, which may take what is left of the balance\n")
+    hub.routes[("GET", r"/api/v1/credits")] = http(200, {"credits": 100})
+    (mount / "control").write_text("refresh\n")
+    until("the second", lambda: hub.count("POST") == 2)
+    hub.close()
 
 
 def test_429_and_402_pause_the_queue_and_fail_nothing(make_mount):
