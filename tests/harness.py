@@ -192,7 +192,7 @@ class Mount:
     def mounted(self):
         if self.process.poll() is not None:
             raise AssertionError(f"imagehubfs ended: {self.log.read_text()}")
-        return "mounted on" in self.log.read_text().rpartition("<<<")[2]
+        return "imagehubfs: mounted on" in self.log.read_text().rpartition("<<<")[2]
 
     def unmount(self):
         """It is busy for a moment while the helper announces a name."""

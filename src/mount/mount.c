@@ -43,6 +43,16 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		m->ready(m->ready_arg);
 }
 
+/* btrfs does not count its inodes, nor a tmpfs without a limit its blocks: all 0, which a file manager
+ * takes for full. */
+static void fill_uncounted(struct statvfs *st)
+{
+	if (st->f_blocks == 0)
+		st->f_blocks = st->f_bfree = st->f_bavail = (fsblkcnt_t)1 << 30;
+	if (st->f_files == 0)
+		st->f_files = st->f_ffree = st->f_favail = (fsfilcnt_t)1 << 30;
+}
+
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct mount *m = fuse_req_userdata(req);
@@ -54,6 +64,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_err(req, -rc);
 		return;
 	}
+	fill_uncounted(&st);
 	st.f_namemax = 255;
 	fuse_reply_statfs(req, &st);
 }

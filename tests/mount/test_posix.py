@@ -1198,3 +1198,21 @@ def test_space(world):
     st, under = os.statvfs(world.requests), os.statvfs(world.mount.state)
     assert st.f_namemax == 255 and 0 < st.f_bavail <= st.f_bfree <= st.f_blocks
     assert st.f_blocks * st.f_frsize == under.f_blocks * under.f_frsize and st.f_favail > 0
+
+
+@root_only
+def test_space_that_nobody_counts(hub, make_mount):
+    """A file system without limits tells 0 of each; so does btrfs of its inodes."""
+    mount = make_mount(hub, start=False)
+    mount.state.mkdir(mode=0o700)
+    run("mount", "-t", "tmpfs", "-o", "size=0,nr_inodes=0,mode=700", "none", mount.state)
+    try:
+        under = os.statvfs(mount.state)
+        assert under.f_blocks == under.f_files == 0
+        mount.start()
+        st = os.statvfs(mount / "requests")
+        assert st.f_bavail > 0 and st.f_favail > 0 and st.f_bfree <= st.f_blocks
+        mount.stop()
+    finally:
+        mount.kill()
+        run("umount", mount.state)
