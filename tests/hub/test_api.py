@@ -333,7 +333,6 @@ def test_two_accounts_eight_clients_a_thousand_requests(make_hub):
     hub = make_hub("--workers", "2", credits=2000)
     hub.cli("account", "add", "second", "--credits", "1500")
     keys = [hub.key, hub.cli("key", "create", "second").strip()]
-    script = hub.dir / "orders"
     small = {**ORDER, "size": "1024x640", "async": True}
 
     def client(number):

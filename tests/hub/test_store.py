@@ -1,5 +1,4 @@
 """What imagehubd keeps: its database's plans, an older database, what a kill leaves on disk."""
-import os
 import re
 import sqlite3
 import tempfile

@@ -3,12 +3,9 @@ import hashlib
 import json
 import os
 import shutil
-import stat
-import subprocess
-import time
 
 import pytest
-from harness import Mount, run, sh, until
+from harness import run, sh, until
 
 FOUR = "---\nmodel: gpt-image-2\nconfig:\n  size: 1024x640\n  quality: high\n  n: 4\n---\nfour of them\n"
 

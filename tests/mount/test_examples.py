@@ -2,7 +2,7 @@
 import os
 import subprocess
 
-from harness import BUILD, ENV, ROOT, run, sh, until
+from harness import ENV, ROOT, run, sh, until
 
 EXAMPLES = ROOT / "examples"
 

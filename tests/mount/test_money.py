@@ -2,7 +2,6 @@
 that close in silence, kills while it is on its way. Each test counts the faults that it really fired.
 """
 import os
-import re
 import signal
 import sqlite3
 

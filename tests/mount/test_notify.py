@@ -3,7 +3,7 @@ import os
 import subprocess
 import time
 
-from harness import run, sh, until
+from harness import sh, until
 
 
 def test_inotify_sees_what_appears(hub, mount):

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 
 import pytest
-from harness import Hub, Mount, run, sh, until
+from harness import Hub, Mount, sh, until
 from sending import sent, settled
 
 

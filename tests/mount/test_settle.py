@@ -83,7 +83,6 @@ def test_exchange(hub, mount):
     def exchange(a, b):
         assert libc.renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
 
-    requests = mount / "requests"
     a, b, draft = mount.write("a.prompt", "a cat"), mount.write("b.prompt", "a dog"), mount.write("x.txt", "a fox")
     for name in "ab":
         mount.wait(name)

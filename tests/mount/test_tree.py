@@ -6,7 +6,7 @@ import stat
 import threading
 
 import pytest
-from harness import run, sh, until
+from harness import sh, until
 
 libc = __import__("ctypes").CDLL(None, use_errno=True)
 

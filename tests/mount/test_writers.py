@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import Hub, Mount, run, sh, until
+from harness import Hub, Mount, sh, until
 from sending import exactly, sent, settled
 
 PY = shlex.quote(sys.executable)
