@@ -7,10 +7,15 @@ PYTEST   ?= /usr/bin/python3 -m pytest
 comma    := ,
 
 # What is needed to build, and what the tests need on top (Debian's packages).
-BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libjansson-dev \
-	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev
+BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
+	libsqlite3-dev libyaml-dev libsodium-dev libmicrohttpd-dev libcairo2-dev libpng-dev zlib1g-dev
+# Samba's package starts a server where systemd runs; there it is only tested when it is installed already.
+SAMBA := $(if $(wildcard /run/systemd/system),,samba)
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
-	inotify-tools libglib2.0-bin procps vim
+	inotify-tools libglib2.0-bin procps strace \
+	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
+	openssh-client openssh-sftp-server smbclient $(SAMBA)
+TORTURE_PACKAGES := $(CHECK_PACKAGES) stress-ng fio openssl
 
 # ---- flags ----
 
@@ -38,9 +43,9 @@ LIBS_db        := sqlite3
 LIBS_wire      := jansson
 LIBS_prompt    := yaml-0.1
 LIBS_net       := libcurl
-LIBS_engine    := libsodium
+LIBS_engine    := libsodium libcrypto
 LIBS_mount     := fuse3
-LIBS_hub       := libmicrohttpd libsodium cairo libpng
+LIBS_hub       := libmicrohttpd libsodium cairo libpng zlib
 PKG_CONFIG ?= pkg-config
 
 VERSION := 1.0
@@ -61,6 +66,9 @@ $(BUILD)/.build-packages: Makefile
 	@mkdir -p $(@D) && touch $@
 $(BUILD)/.check-packages: Makefile
 	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES)"
+	@mkdir -p $(@D) && touch $@
+$(BUILD)/.torture-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(TORTURE_PACKAGES)"
 	@mkdir -p $(@D) && touch $@
 install-packages:
 	@missing=$$(for p in $(PACKAGES); do \
@@ -129,7 +137,29 @@ check-mount: all | $(BUILD)/.check-packages
 # The mount tests that a sanitizer build is held to: it is too slow for those of time and of memory.
 check-sanitized: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider \
-		tests/mount/test_basics.py tests/mount/test_tree.py
+		tests/mount/test_basics.py tests/mount/test_tree.py tests/mount/test_posix.py tests/mount/test_model.py
+
+# Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
+torture: torture-kills torture-syscalls
+torture-kills: all | $(BUILD)/.check-packages
+	KILLS=$${KILLS:-300} IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_kills.py
+
+torture-syscalls: all | $(BUILD)/.check-packages
+	SYSCALLS=all IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_syscalls.py
+
+# stress-ng and fio on scratch files; DURATION is their seconds in all (60). Then STEPS random calls,
+# compared with those on a local folder; SEED repeats them.
+torture: torture-posix
+torture-posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) DURATION=$(DURATION) $(PYTEST) -q -s -p no:cacheprovider tests/torture
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) STEPS=$${STEPS:-30000} $(PYTEST) -q -s -p no:cacheprovider \
+		tests/mount/test_model.py
+
+# The public pjdfstest, of which PJDFSTEST is a built copy, against tests/posix-expected.txt.
+posix: all | $(BUILD)/.torture-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B tests/pjdfstest.py $(PJDFSTEST)
 
 check: $(BUILD)/.check-packages
 	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
@@ -152,6 +182,38 @@ torture-money: all | $(BUILD)/.check-packages
 demo: all
 	@IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh examples/demo.sh
 
+# ---- benchmark: bench/*.c are its tools; passthrough_ll is libfuse's example, from its package ----
+
+BENCH_PACKAGES := $(CHECK_PACKAGES) nginx rclone wrk gnuplot-nox git e2fsprogs mount
+BENCH_MAYBE    := httpdirfs
+BENCH_TOOLS    := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/passthrough_ll
+PASSTHROUGH    := /usr/share/doc/libfuse3-dev/examples/passthrough_ll.c
+
+$(BUILD)/.bench-packages: Makefile
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(BENCH_PACKAGES)"
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(BENCH_MAYBE)" || \
+		echo "without $(BENCH_MAYBE), then"
+	@mkdir -p $(@D) && touch $@
+$(BUILD)/bench/%: bench/%.c | $(BUILD)/.bench-packages
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $<
+$(BUILD)/bench/passthrough_ll: | $(BUILD)/.bench-packages
+	@mkdir -p $(@D)
+	@[ -f $(PASSTHROUGH) ] || { cd $(@D) && apt-get download -qq libfuse3-dev && \
+		dpkg -x libfuse3-dev_*.deb package; }
+	$(call say,CC,$@)from=$(PASSTHROUGH); [ -f $$from ] || from=$(@D)/package$$from; \
+		$(CC) -O2 -o $@ $$from $$($(PKG_CONFIG) --cflags --libs fuse3)
+
+# QUICK=1: small counts, two runs, results into the build folder.
+bench: all $(BENCH_TOOLS)
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/bench.py $(if $(ONLY),--only $(ONLY)) \
+		$(if $(QUICK),--quick --results $(BUILD)/bench/results,--results $(if $(ONLY),$(BUILD)/bench/results,bench))
+
+# Where the time goes in the program, by perf and strace.
+bench-profile: all $(BENCH_TOOLS)
+	@$(MAKE) --no-print-directory install-packages PACKAGES="linux-perf strace"
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B bench/profiles.py --results bench
+
 # ---- housekeeping ----
 
 install: all
@@ -162,7 +224,7 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,imagehubfs imagehubd) \
 		$(addprefix $(DESTDIR)$(PREFIX)/share/man/man1/,imagehubfs.1 imagehubd.1)
 
-ALL_SRC := $(wildcard src/*.c src/*/*.c tests/unit/*.c)
+ALL_SRC := $(wildcard src/*.c src/*/*.c tests/unit/*.c bench/*.c)
 ALL_HDR := $(wildcard src/*/*.h tests/unit/*.h)
 format:
 	clang-format -i $(ALL_SRC) $(ALL_HDR)
@@ -179,13 +241,18 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
-	@echo "make torture-money   a cut, a stall and a change at every byte of the paid POST, both ways"
+	@echo "make torture         the long runs: torture-kills, torture-syscalls, torture-money (a cut, a stall and a"
+	@echo "                     change at every byte of the paid POST, both ways), torture-posix (stress-ng, fio)"
+	@echo "make posix PJDFSTEST=DIR   the public pjdfstest, of which DIR is a built copy"
 	@echo "make coverage        every test on a counting build; lines by folder, branches where money moves"
+	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
+	@echo "make bench-profile   where its time goes, into bench/PROFILE.md"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
 	@echo "make lint format clean uninstall"
 
-.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage torture torture-money \
-	demo install uninstall format lint clean help
+.PHONY: all install-packages check-unit check-layers check-hub check-mount check-sanitized check coverage demo \
+	bench bench-profile posix torture torture-kills torture-syscalls torture-money torture-posix install \
+	uninstall format lint clean help
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*/*.d)

@@ -14,7 +14,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 
-enum { EXIT_USAGE = 2, WORKERS_MAX = 64 };
+enum { EXIT_USAGE = 2, WORKERS_MAX = 64, WAIT_MAX_S = 800 };
 
 static const char usage[] =
 	"usage: imagehubd --data DIR [OPTION…] serve\n"
@@ -30,18 +30,22 @@ static const char usage[] =
 	"  --public-url URL       what URLs in answers begin with (behind a proxy)\n"
 	"  --provider sketch      what makes the pictures\n"
 	"  --workers N            pictures made at once (2)\n"
+	"  --wait-max SECONDS     a call without async waits so long at most (800)\n"
 	"  --exit-with-stdin      end when standard input ends (for an embedding program)\n"
 	"  --verbose              say more\n"
-	"For tests: --sketch-delay MS, --sketch-fail EVERY, --sketch-fewer, --hold\n";
+	"For tests: --sketch-delay MS, --sketch-fail EVERY, --sketch-fewer, --sketch-bytes N,\n"
+	"--hold\n";
 
 struct options {
 	const char *data;
 	struct hub_config hub;
+	int sketch_bytes;
 	bool exit_with_stdin, verbose;
 };
 
-enum { OPT_DATA = 256, OPT_LISTEN, OPT_PUBLIC_URL, OPT_PROVIDER, OPT_WORKERS, OPT_EXIT_WITH_STDIN, OPT_VERBOSE, OPT_DELAY,
-	OPT_FAIL, OPT_FEWER, OPT_HOLD, OPT_HELP, OPT_SHOW_VERSION };
+enum { OPT_DATA = 256, OPT_LISTEN, OPT_PUBLIC_URL, OPT_PROVIDER, OPT_WORKERS, OPT_WAIT_MAX,
+	OPT_EXIT_WITH_STDIN, OPT_VERBOSE, OPT_DELAY, OPT_FAIL, OPT_FEWER, OPT_BYTES, OPT_HOLD, OPT_HELP,
+	OPT_SHOW_VERSION };
 
 static const struct option long_options[] = {
 	{"data", required_argument, NULL, OPT_DATA},
@@ -49,11 +53,13 @@ static const struct option long_options[] = {
 	{"public-url", required_argument, NULL, OPT_PUBLIC_URL},
 	{"provider", required_argument, NULL, OPT_PROVIDER},
 	{"workers", required_argument, NULL, OPT_WORKERS},
+	{"wait-max", required_argument, NULL, OPT_WAIT_MAX},
 	{"exit-with-stdin", no_argument, NULL, OPT_EXIT_WITH_STDIN},
 	{"verbose", no_argument, NULL, OPT_VERBOSE},
 	{"sketch-delay", required_argument, NULL, OPT_DELAY},
 	{"sketch-fail", required_argument, NULL, OPT_FAIL},
 	{"sketch-fewer", no_argument, NULL, OPT_FEWER},
+	{"sketch-bytes", required_argument, NULL, OPT_BYTES},
 	{"hold", no_argument, NULL, OPT_HOLD},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_SHOW_VERSION},
@@ -84,6 +90,8 @@ static bool number(const char *text, int least, int most, int *value)
 /* One option; -1 goes on, anything else is the exit status. */
 static int take(struct options *o, int option)
 {
+	int seconds;
+
 	switch (option) {
 	case OPT_DATA:
 		o->data = optarg;
@@ -100,6 +108,11 @@ static int take(struct options *o, int option)
 		return number(optarg, 1, WORKERS_MAX, &o->hub.workers)
 			? -1
 			: bad("--workers %s: 1 to 64", optarg);
+	case OPT_WAIT_MAX:
+		if (!number(optarg, 1, WAIT_MAX_S, &seconds))
+			return bad("--wait-max %s: 1 to %d seconds", optarg, WAIT_MAX_S);
+		o->hub.wait_max_ms = seconds * 1000;
+		return -1;
 	case OPT_DELAY:
 		return number(optarg, 0, 3600000, &o->hub.trouble.delay_ms)
 			? -1
@@ -111,6 +124,10 @@ static int take(struct options *o, int option)
 	case OPT_FEWER:
 		o->hub.trouble.fewer = true;
 		return -1;
+	case OPT_BYTES:
+		return number(optarg, 0, PROVIDER_PICTURE_MAX, &o->sketch_bytes)
+			? -1
+			: bad("--sketch-bytes %s: the least size of a picture, up to 64 MiB", optarg);
 	case OPT_HOLD:
 		o->hub.trouble.hold = true;
 		return -1;
@@ -135,7 +152,8 @@ static int parse(int argc, char **argv, struct options *o)
 {
 	int option;
 
-	*o = (struct options){.hub = {.listen = "127.0.0.1:8787", .workers = 2}};
+	*o = (struct options){.hub = {.listen = "127.0.0.1:8787", .workers = 2,
+		.wait_max_ms = WAIT_MAX_S * 1000}};
 	/* '+': the options of account, key and credits are theirs. */
 	while ((option = getopt_long(argc, argv, "+", long_options, NULL)) != -1) {
 		const int status = take(o, option);
@@ -222,7 +240,7 @@ static int serve(const struct options *o, struct store *s)
 {
 	CLEANUP_FREE char *error = NULL;
 	const int signals = stop_signal(o);
-	struct provider *provider = sketch_create();
+	struct provider *provider = sketch_create((size_t)o->sketch_bytes);
 	struct admin *admin = admin_start(s, &error);
 	struct hub *h = admin ? hub_create(&o->hub, s, provider, &error) : NULL;
 

@@ -32,20 +32,21 @@ struct program {
 };
 
 /* What a profile belongs to: a hub's origin, or "local" (whose port is another each time). */
+static const char *hub_of(const struct program *p)
+{
+	return p->options.local ? "local" : p->hub;
+}
+
 static int check_hub(struct program *p, char **error)
 {
-	const char *own = p->options.local ? "local" : p->hub;
 	CLEANUP_FREE char *known = catalogue_setting(p->cat, "hub");
 
-	if (known && strcmp(known, own) != 0) {
-		fail(error, -EINVAL,
-			"the profile \"%s\" belongs to %s, not to %s; use --profile NAME for another "
-			"hub",
-			p->profile.name, known, own);
-		return STATUS_OTHER_HUB;
-	}
-	return known || catalogue_set(p->cat, "hub", own) == 0 ? STATUS_OK
-							       : STATUS_STATE_UNUSABLE;
+	if (!known || strcmp(known, hub_of(p)) == 0)
+		return STATUS_OK;
+	fail(error, -EINVAL,
+		"the profile \"%s\" belongs to %s, not to %s; use --profile NAME for another hub",
+		p->profile.name, known, hub_of(p));
+	return STATUS_OTHER_HUB;
 }
 
 static int open_state(struct program *p, char **error)
@@ -107,10 +108,12 @@ static struct engine_config engine_config(const struct program *p)
 		.hub = p->hub,
 		.key = p->key,
 		.cache_dir = p->profile.cache,
+		.mountpoint = p->mount ? mount_path(p->mount) : NULL,
 		.cache_max = p->options.cache_max,
 		.max_spend = p->options.max_spend,
 		.settle_ms = p->options.settle_ms,
 		.eager = p->options.eager,
+		.read_ahead = (int)p->options.read_ahead,
 	};
 }
 
@@ -144,6 +147,9 @@ static int serve(struct program *p, char **error)
 		status = find_hub(p, error);
 	if (status == STATUS_OK)
 		status = make_mount(p, error);
+	/* From the first mount on: a start that failed binds a profile to nothing. */
+	if (status == STATUS_OK && catalogue_set(p->cat, "hub", hub_of(p)) < 0)
+		status = STATUS_STATE_UNUSABLE;
 	if (status == STATUS_OK)
 		status = start_engine(p, error);
 	if (status)
@@ -210,6 +216,8 @@ int main(int argc, char **argv)
 		return status;
 	log_init("imagehubfs", p.options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	signal(SIGPIPE, SIG_IGN);
+	/* A limit of the shell's on file sizes is EFBIG to a writer, not the end of the mount. */
+	signal(SIGXFSZ, SIG_IGN);
 	raise_descriptors();
 	if (!p.options.foreground && !p.options.verify_cache) {
 		status = background_begin(&p.background);

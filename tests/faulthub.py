@@ -8,6 +8,8 @@ import re
 import socket
 import struct
 import threading
+import time
+from http import client as http_client
 
 
 def http(status, body=b"", headers=(), reason="X", length=True):
@@ -27,8 +29,8 @@ CREDITS = http(200, {"credits": 500, "account_type": "PRO", "next_expiration": N
 
 
 class FaultHub:
-    """Answers by a table: (method, path pattern) to bytes, None (close in silence), "stall", or a
-    function of the request that gives one of these."""
+    """Answers by a table: (method, path pattern) to bytes, None (close in silence), "stall",
+    ("stall after", bytes), or a function of the request that gives one of these."""
 
     def __init__(self, routes=None):
         self.routes = {("GET", r"/api/v1/models"): MODELS, ("GET", r"/api/v1/credits"): CREDITS}
@@ -93,8 +95,10 @@ class FaultHub:
                     self.warm_posts += request[0] == "POST" and carried > 0
                 carried += 1
                 answer = self._answer(request)
-                if answer == "stall":
+                if answer == "stall" or answer and answer[0] == "stall after":
                     self.stalled.append(s)
+                    if answer != "stall":
+                        s.sendall(answer[1])
                     return
                 if answer is None:
                     s.close()
@@ -117,6 +121,34 @@ class FaultHub:
                     self.fired += 1
                 return answer
         return http(404, {"error": {"message": "no", "code": "notFound"}})
+
+
+class BareHub(FaultHub):
+    """A real hub, but for its one extension: it neither announces idempotency nor is it told a key
+    (bare=False passes both on). delay: seconds that the answer to a POST is held back."""
+
+    def __init__(self, hub, delay=0, bare=True):
+        self.hub, self.delay = hub, delay
+        self.dropped = ("idempotency", "idempotent-replayed", "idempotency-key") if bare else ()
+        super().__init__()
+
+    def _answer(self, request):
+        method, path, headers, body = request
+        headers = {k: v for k, v in headers.items() if k not in ("connection", *self.dropped)}
+        up = http_client.HTTPConnection("127.0.0.1", self.hub.port, timeout=60)
+        try:
+            up.request(method, path, body, headers)
+            answer = up.getresponse()
+            body = answer.read()
+        except (OSError, http_client.HTTPException):
+            return None
+        finally:
+            up.close()
+        if method == "POST":
+            time.sleep(self.delay)
+        dropped = ("transfer-encoding", "content-length", "connection", *self.dropped)
+        kept = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in dropped]
+        return http(answer.status, body, headers=kept)
 
 
 def read_http(s, data=b""):

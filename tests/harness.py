@@ -23,7 +23,8 @@ HUB = str(BUILD / "imagehubd")
 COUNTS = "coverage" in BUILD.name  # what is killed there counts nothing
 LIMIT = 20  # seconds that anything may take; sanitizers are slow
 ENV = dict(os.environ, LSAN_OPTIONS=f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0",
-           ASAN_OPTIONS="detect_leaks=1:exitcode=99", UBSAN_OPTIONS="print_stacktrace=1")
+           ASAN_OPTIONS="detect_leaks=1:exitcode=99", UBSAN_OPTIONS="print_stacktrace=1",
+           TSAN_OPTIONS=f"suppressions={ROOT}/tests/tsan.supp:halt_on_error=1:exitcode=66")
 for name in ("IMAGEHUB_API_KEY", "CREDENTIALS_DIRECTORY"):
     ENV.pop(name, None)
 
@@ -193,7 +194,7 @@ class Mount:
         return "mounted on" in self.log.read_text().rpartition("<<<")[2]
 
     def unmount(self):
-        """Announcements may keep it busy for a moment."""
+        """It is busy for a moment while the helper announces a name."""
         until("unmounting", lambda: run("fusermount3", "-u", self.path, check=False).returncode == 0
               or self.process.poll() is not None)
 
@@ -242,6 +243,13 @@ class Mount:
 
     def sql(self, query):
         return run("sqlite3", "-readonly", self.state / "catalogue.db", query).stdout.split("\n")[:-1]
+
+    def check_state(self):
+        """After an unmount: the database is whole, and nothing is left of what was removed."""
+        assert self.sql("PRAGMA integrity_check") == ["ok"]
+        assert self.sql("SELECT count(*) FROM node WHERE parent IS NULL") == ["1"]  # the root
+        left = set(os.listdir(self.state / "spool"))
+        assert left <= set(self.sql("SELECT id FROM node")), left
 
     def close(self):
         if self.process:

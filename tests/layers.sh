@@ -61,7 +61,9 @@ library fuse mount
 library microhttpd hub
 library cairo hub
 library png hub
+library zlib hub
 library sodium engine hub
+library openssl engine
 
 [ "$bad" = 0 ] && echo "layers: the rules hold"
 exit "$bad"

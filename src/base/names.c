@@ -61,6 +61,17 @@ size_t names_utf8_length(const char *text, size_t len)
 	return count;
 }
 
+size_t names_utf8_cut(const char *text, size_t most)
+{
+	size_t n = strnlen(text, most + 1);
+
+	if (n <= most)
+		return n;
+	for (n = most; n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80; n--)
+		;
+	return n;
+}
+
 static bool is_id(const char *id, size_t least, size_t most)
 {
 	const size_t len = strnlen(id, most + 1);

@@ -12,6 +12,8 @@
 bool names_is_utf8(const void *bytes, size_t len);
 /* How many Unicode code points well-formed UTF-8 holds. */
 size_t names_utf8_length(const char *text, size_t len);
+/* How many bytes of a text may be shown when at most `most` are wanted: no character is cut. */
+size_t names_utf8_cut(const char *text, size_t most);
 
 /* Whether id may become a path component and part of a URL: [A-Za-z0-9_-]{1,128}. Ids from a hub
  * that fail this are refused. */

@@ -10,12 +10,18 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+int64_t timespec_to_ns(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 int64_t now_ns(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+	/* The clock that the kernel stamps the files of the spool with: what is done later is no older. */
+	clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	return timespec_to_ns(t);
 }
 
 struct timespec ns_to_timespec(int64_t ns)
@@ -138,9 +144,12 @@ void request_refs_remove(struct catalogue *cat, const char *key)
 static int clean_up(struct catalogue *cat)
 {
 	CLEANUP_FREE char *open = catalogue_setting(cat, "open");
+	const bool clean = !open || strcmp(open, "0") == 0;
 	int rc = drop_unlinked(cat);
 
-	if (open && strcmp(open, "0") != 0) {
+	if (rc >= 0)
+		rc = promises_check(cat, clean);
+	if (!clean) {
 		db_lock(cat->db);
 		sweep(cat->spool, known_node, drop_file, cat);
 		sweep(cat->refs, known_key, drop_folder, cat);
@@ -200,7 +209,10 @@ void catalogue_close(struct catalogue *cat)
 		return;
 	if (cat->db) {
 		drop_unlinked(cat);
-		catalogue_set(cat, "open", "0");
+		/* Handles that nobody closed may have left spool files: swept by the next start. */
+		if (!files_release(cat))
+			catalogue_set(cat, "open", "0");
+		promises_settle(cat);
 		db_close(cat->db);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
@@ -223,6 +235,11 @@ int catalogue_end(struct catalogue *cat, int rc)
 	rc = db_end(cat->db, rc);
 	db_unlock(cat->db);
 	return rc;
+}
+
+int catalogue_sync(struct catalogue *cat)
+{
+	return db_sync(cat->db);
 }
 
 /* ---- settings ---- */
@@ -316,6 +333,11 @@ int64_t catalogue_changes(struct catalogue *cat)
 	const int64_t n = db_total_changes(cat->db);
 	db_unlock(cat->db);
 	return n;
+}
+
+int64_t catalogue_scanned(struct catalogue *cat)
+{
+	return db_scanned(cat->db);
 }
 
 int catalogue_dirfd(struct catalogue *cat)

@@ -16,6 +16,9 @@
  * due for its commit is one transaction, and nothing can drift apart. A file's size and times are
  * its spool file's own (fstat), so they cannot drift from the content either.
  *
+ * A close(2) of a small prompt is durable by the database alone, which keeps its content until the
+ * spool is on the disk (promise.c); after a power loss catalogue_open() holds the spool against it.
+ *
  * What a crash leaves: a row without its spool file (an empty file; mended at the next open), a
  * spool file or refs folder without its row (removed by catalogue_open), nodes that were unlinked
  * while open (removed by catalogue_open). Never a half-made transition.
@@ -47,6 +50,9 @@ void catalogue_begin(struct catalogue *cat, enum db_durability durability);
 /* Commits when rc is 0, else rolls back. Returns rc, or the commit's own error. */
 int catalogue_end(struct catalogue *cat, int rc);
 
+/* Makes durable what was committed so far. Not in a transaction. */
+int catalogue_sync(struct catalogue *cat);
+
 /* Settings: small texts by name ("hub", "paused", "idempotent", "models", …). */
 char *catalogue_setting(struct catalogue *cat, const char *name); /* owned, NULL when not set */
 int catalogue_set(struct catalogue *cat, const char *name, const char *value); /* NULL unsets */
@@ -63,6 +69,9 @@ struct statvfs;
 int catalogue_statvfs(struct catalogue *cat, struct statvfs *out);
 /* Rows changed since opening, for tests that show that nothing is written while nothing changes. */
 int64_t catalogue_changes(struct catalogue *cat);
+/* Steps of full table scans since opening, for tests that show that cost does not grow with what is
+ * long done. */
+int64_t catalogue_scanned(struct catalogue *cat);
 /* The state directory's descriptor, borrowed; for refs/. */
 int catalogue_dirfd(struct catalogue *cat);
 

@@ -2,7 +2,6 @@
 #include "base/clock.h"
 #include "catalogue/internal.h"
 #include <errno.h>
-#include <stdio.h>
 
 enum { LOG_MAX = 4 * 1024 * 1024 };
 
@@ -69,23 +68,96 @@ int generation_find(struct catalogue *cat, const char *hub_id, struct generation
 		out);
 }
 
-int generation_find_id(struct catalogue *cat, const char *hub_id, int64_t *id, int64_t *created_ms)
+/* ---- what folders show ---- */
+
+#define ENTRY_COLUMNS "id, hub_id, created, changed, phase"
+
+static void read_entry(struct db_rows *r, struct generation_entry *out)
 {
-	bool removed = false;
+	const char *hub_id = db_text(r, 1);
+	const size_t len = strnlen(hub_id, sizeof out->hub_id - 1);
+
+	out->id = db_int(r, 0);
+	memcpy(out->hub_id, hub_id, len);
+	out->hub_id[len] = '\0';
+	out->created_ms = db_int(r, 2);
+	out->changed_ms = db_int(r, 3);
+	out->phase = (enum phase)db_int(r, 4);
+}
+
+int generation_entry_get(struct catalogue *cat, int64_t id, struct generation_entry *out)
+{
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db,
+		"SELECT " ENTRY_COLUMNS " FROM generation INDEXED BY generation_entry"
+		" WHERE id = ? AND removed = 0", "i", id);
+	const bool found = db_next(r);
+	if (found)
+		read_entry(r, out);
+	const int rc = db_done(r);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : found ? 0 : -ENOENT;
+}
+
+int generation_entry_find(struct catalogue *cat, const char *hub_id, struct generation_entry *out)
+{
+	int64_t id = 0;
+
+	db_lock(cat->db);
+	int rc = db_get_int(cat->db, &id, "SELECT id FROM generation WHERE hub_id = ?", "s", hub_id);
+	if (rc > 0) {
+		rc = generation_entry_get(cat, id, out);
+		rc = rc == -ENOENT ? -ESTALE : rc;
+	} else if (rc == 0) {
+		rc = -ENOENT;
+	}
+	db_unlock(cat->db);
+	return rc;
+}
+
+int generation_list(struct catalogue *cat, int64_t after, generation_list_fn *fn, void *arg)
+{
+	struct generation_entry entry;
 
 	db_lock(cat->db);
 	struct db_rows *r = db_query(cat->db,
-		"SELECT id, created, removed FROM generation WHERE hub_id = ?", "s", hub_id);
-	const bool found = db_next(r);
-	if (found) {
-		*id = db_int(r, 0);
-		*created_ms = db_int(r, 1);
-		removed = db_int(r, 2) != 0;
+		"SELECT " ENTRY_COLUMNS " FROM generation INDEXED BY generation_entry"
+		" WHERE id > ? AND removed = 0 ORDER BY id", "i", after);
+	while (db_next(r)) {
+		read_entry(r, &entry);
+		if (!fn(arg, &entry))
+			break;
 	}
 	const int rc = db_done(r);
 	db_unlock(cat->db);
-	return rc < 0 ? rc : !found ? -ENOENT : removed ? -ESTALE : 0;
+	return rc;
 }
+
+int generation_outline(struct catalogue *cat, int64_t id, struct generation_outline *out)
+{
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db,
+		"SELECT request, phase, hidden, prompt <> '', request_json <> '', response_json <> '',"
+		" created, changed FROM generation WHERE id = ? AND removed = 0", "i", id);
+	const bool found = db_next(r);
+	if (found)
+		*out = (struct generation_outline){
+			.id = id,
+			.request = db_int(r, 0),
+			.phase = (enum phase)db_int(r, 1),
+			.hidden = (unsigned)db_int(r, 2),
+			.has_prompt = db_int(r, 3) != 0,
+			.has_request = db_int(r, 4) != 0,
+			.has_response = db_int(r, 5) != 0,
+			.created_ms = db_int(r, 6),
+			.changed_ms = db_int(r, 7),
+		};
+	const int rc = db_done(r);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : found ? 0 : -ENOENT;
+}
+
+/* ---- writing ---- */
 
 int generation_insert(struct catalogue *cat, struct generation *g)
 {
@@ -121,6 +193,15 @@ int generation_update(struct catalogue *cat, struct generation *g)
 	return rc < 0 ? rc : 0;
 }
 
+int generation_answered(struct catalogue *cat, int64_t id, const char *response_json)
+{
+	db_lock(cat->db);
+	const int rc = db_run(cat->db, "UPDATE generation SET response_json = ? WHERE id = ?", "si",
+		response_json, id);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : 0;
+}
+
 int generation_forget(struct catalogue *cat, int64_t id)
 {
 	catalogue_begin(cat, DB_NORMAL);
@@ -137,37 +218,6 @@ int generation_hide(struct catalogue *cat, int64_t id, unsigned bit)
 		"ii", (int64_t)1 << bit, id);
 	db_unlock(cat->db);
 	return rc < 0 ? rc : 0;
-}
-
-int generation_list(struct catalogue *cat, int64_t after, struct generation_entry *out, int max)
-{
-	int n = 0;
-
-	db_lock(cat->db);
-	struct db_rows *r = db_query(cat->db,
-		"SELECT id, hub_id, created, changed FROM generation"
-		" WHERE id > ? AND removed = 0 ORDER BY id LIMIT ?",
-		"ii", after, (int64_t)max);
-	while (n < max && db_next(r)) {
-		out[n].id = db_int(r, 0);
-		snprintf(out[n].hub_id, sizeof out[n].hub_id, "%s", db_text(r, 1));
-		out[n].created_ms = db_int(r, 2);
-		out[n].changed_ms = db_int(r, 3);
-		n++;
-	}
-	const int rc = db_done(r);
-	db_unlock(cat->db);
-	return rc < 0 ? rc : n;
-}
-
-int64_t generation_count(struct catalogue *cat)
-{
-	int64_t n = 0;
-
-	db_lock(cat->db);
-	db_get_int(cat->db, &n, "SELECT count(*) FROM generation WHERE removed = 0", "");
-	db_unlock(cat->db);
-	return n;
 }
 
 /* ---- the log ---- */

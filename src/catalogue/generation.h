@@ -47,25 +47,43 @@ void image_release(struct image *i);
 int generation_insert(struct catalogue *cat, struct generation *g);
 int generation_get(struct catalogue *cat, int64_t id, struct generation *out);
 int generation_find(struct catalogue *cat, const char *hub_id, struct generation *out);
-/* As generation_find, but only the row id and the time it became known (a look-up's hot path);
- * -ESTALE when it was forgotten here. */
-int generation_find_id(struct catalogue *cat, const char *hub_id, int64_t *id, int64_t *created_ms);
-/* Writes every changeable column; changed_ms is set. */
-int generation_update(struct catalogue *cat, struct generation *g);
-/* Removes it from view (and its images); its row stays, so that the id is not asked for again. */
-int generation_forget(struct catalogue *cat, int64_t id);
-int generation_hide(struct catalogue *cat, int64_t id, unsigned bit);
 
+/* What a folder shows of a generation. Read from small indexes, never from the rows with the texts:
+ * what look-ups and listings of a million ask for. */
 struct generation_entry {
 	int64_t id;
 	char hub_id[129];
 	int64_t created_ms, changed_ms;
+	enum phase phase;
 };
-/* Entries with id > after in the order of ids, at most max; returns their number. */
-int generation_list(struct catalogue *cat, int64_t after, struct generation_entry *out, int max);
-int64_t generation_count(struct catalogue *cat);
+/* -ENOENT; -ESTALE when it was forgotten here. */
+int generation_entry_find(struct catalogue *cat, const char *hub_id, struct generation_entry *out);
+int generation_entry_get(struct catalogue *cat, int64_t id, struct generation_entry *out);
+/* Calls fn for each with id > after in the order of ids, until it returns false. fn must not call
+ * back into the catalogue. */
+typedef bool generation_list_fn(void *arg, const struct generation_entry *g);
+int generation_list(struct catalogue *cat, int64_t after, generation_list_fn *fn, void *arg);
 
-/* Inserts an image, or updates the one with this generation and number (id filled in). */
+/* What decides which files a generation's folder has, and when they changed; its texts are not
+ * read. */
+struct generation_outline {
+	int64_t id, request;
+	enum phase phase;
+	unsigned hidden;
+	bool has_prompt, has_request, has_response;
+	int64_t created_ms, changed_ms;
+};
+int generation_outline(struct catalogue *cat, int64_t id, struct generation_outline *out);
+/* Writes every changeable column; changed_ms is set. */
+int generation_update(struct catalogue *cat, struct generation *g);
+/* Keeps the hub's latest answer alone: fresh addresses of pictures change nothing that has a time. */
+int generation_answered(struct catalogue *cat, int64_t id, const char *response_json);
+/* Removes it from view (and its images); its row stays, so that the id is not asked for again. */
+int generation_forget(struct catalogue *cat, int64_t id);
+int generation_hide(struct catalogue *cat, int64_t id, unsigned bit);
+
+/* Inserts an image, or updates the one with this generation and number (id filled in). The hash is
+ * image_set_sha256()'s alone. */
 int image_put(struct catalogue *cat, struct image *i);
 int image_get(struct catalogue *cat, int64_t id, struct image *out);
 int image_find(struct catalogue *cat, int64_t generation, int number, struct image *out);
@@ -75,6 +93,20 @@ void images_free(struct image *images, size_t count);
 int image_forget(struct catalogue *cat, int64_t id);
 /* Ids of images whose size is not known yet (to be probed again after a start-up). */
 int image_unlisted(struct catalogue *cat, int64_t after, int64_t *ids, int max);
+/* -ENOENT when it was removed meanwhile. */
+int image_set_sha256(struct catalogue *cat, int64_t id, const unsigned char sha256[32]);
+
+/* The orders in which listings show pictures; inside of a generation always by number. */
+enum image_order {
+	IMAGE_BY_NAME,	 /* of their prompts, in the prompt's folder */
+	IMAGE_BY_HUB_ID, /* of their generations */
+	IMAGE_BY_AGE,	 /* of their generations: how long they have been known here */
+	IMAGE_ORDERS,
+};
+/* Ids of the listed pictures that follow one in an order, at most max; returns their number. Looks
+ * past a bounded number of names or generations without pictures. */
+int image_following(struct catalogue *cat, int64_t id, enum image_order order, int64_t *ids,
+	int max);
 
 /* One line of the log of a request or a generation (0: none); text without newline. */
 int log_add(struct catalogue *cat, int64_t request, int64_t generation, const char *text);

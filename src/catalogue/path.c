@@ -1,12 +1,12 @@
 /*
- * Following a path inside /requests, and the extended attributes of its nodes.
+ * Following a path inside /requests, down and up.
  */
+#include "base/names.h"
 #include "catalogue/internal.h"
 #include "catalogue/tree.h"
 #include <errno.h>
-#include <sys/xattr.h>
 
-enum { LINKS_MAX = 8, PATH_MAX_BYTES = 4096, VALUE_MAX = 65536, NAMES_MAX = 65536 };
+enum { LINKS_MAX = 8, PATH_MAX_BYTES = 4096 };
 
 struct walk {
 	struct catalogue *cat;
@@ -75,87 +75,46 @@ int tree_resolve(struct catalogue *cat, int64_t dir, const char *path, struct no
 	return rc;
 }
 
-/* ---- extended attributes ---- */
+/* ---- upwards, as deep as it may be ---- */
 
-static int has_xattr(struct catalogue *cat, int64_t id, const char *name)
+char *tree_path(struct catalogue *cat, int64_t id)
+{
+	char *path;
+
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db,
+		"WITH RECURSIVE up(parent, path) AS ("
+		" SELECT parent, '/' || name FROM node WHERE id = ?1 AND name IS NOT NULL"
+		" UNION ALL SELECT n.parent, '/' || n.name || up.path FROM up"
+		" JOIN node n ON n.id = up.parent WHERE n.name IS NOT NULL)"
+		" SELECT 'requests' || path FROM up WHERE parent = 1"
+		" UNION ALL SELECT 'requests' WHERE ?1 = 1",
+		"i", id);
+	path = db_next(r) ? db_text_dup(r, 0) : NULL;
+	db_done(r);
+	db_unlock(cat->db);
+	return path;
+}
+
+int tree_is_below(struct catalogue *cat, int64_t id, int64_t ancestor)
 {
 	int64_t found;
 
-	return db_get_int(cat->db, &found, "SELECT 1 FROM xattr WHERE node = ? AND name = ?", "is",
-		id, name);
+	return db_get_int(cat->db, &found,
+		"WITH RECURSIVE up(id) AS (SELECT ? UNION"
+		" SELECT n.parent FROM up JOIN node n ON n.id = up.id WHERE n.parent IS NOT NULL)"
+		" SELECT 1 FROM up WHERE id = ?",
+		"ii", id, ancestor);
 }
 
-static int touch(struct catalogue *cat, int64_t id)
+bool tree_is_hidden(struct catalogue *cat, int64_t dir)
 {
-	const int rc = db_run(
-		cat->db, "UPDATE node SET ctime = ? WHERE id = ?", "ii", now_ns(), id);
+	CLEANUP_FREE char *path = tree_path(cat, dir);
 
-	return rc < 0 ? rc : 0;
+	return !path || strstr(path, "/.");
 }
 
-int tree_xattr_set(struct catalogue *cat, int64_t id, const char *name, const void *value,
-	size_t len, int flags)
+bool tree_may_commit(struct catalogue *cat, int64_t parent, const char *name)
 {
-	if (len > VALUE_MAX)
-		return -E2BIG;
-	catalogue_begin(cat, DB_NORMAL);
-	int rc = has_xattr(cat, id, name);
-	if (rc == 1 && (flags & XATTR_CREATE))
-		rc = -EEXIST;
-	else if (rc == 0 && (flags & XATTR_REPLACE))
-		rc = -ENODATA;
-	if (rc >= 0)
-		rc = db_run(cat->db,
-			"INSERT INTO xattr VALUES(?, ?, ?)"
-			" ON CONFLICT(node, name) DO UPDATE SET value = excluded.value",
-			"isb", id, name, len ? value : "", len);
-	if (rc >= 0)
-		rc = touch(cat, id);
-	return catalogue_end(cat, rc < 0 ? rc : 0);
-}
-
-int tree_xattr_get(struct catalogue *cat, int64_t id, const char *name, void **value, size_t *len)
-{
-	db_lock(cat->db);
-	struct db_rows *r = db_query(cat->db,
-		"SELECT value FROM xattr WHERE node = ? AND name = ?", "is", id, name);
-	const bool found = db_next(r);
-	if (found) {
-		const void *bytes = db_blob(r, 0, len);
-
-		*value = xmalloc(*len);
-		if (*len)
-			memcpy(*value, bytes, *len);
-	}
-	const int rc = db_done(r);
-	db_unlock(cat->db);
-	return rc < 0 ? rc : found ? 0 : -ENODATA;
-}
-
-int tree_xattr_list(struct catalogue *cat, int64_t id, char **names, size_t *len)
-{
-	struct buf b;
-
-	buf_init(&b, NAMES_MAX);
-	db_lock(cat->db);
-	struct db_rows *r =
-		db_query(cat->db, "SELECT name FROM xattr WHERE node = ? ORDER BY name", "i", id);
-	while (db_next(r))
-		buf_add(&b, db_text(r, 0), strlen(db_text(r, 0)) + 1);
-	const int rc = db_done(r);
-	db_unlock(cat->db);
-	*len = b.len;
-	*names = buf_take(&b);
-	return rc;
-}
-
-int tree_xattr_remove(struct catalogue *cat, int64_t id, const char *name)
-{
-	catalogue_begin(cat, DB_NORMAL);
-	int rc = db_run(cat->db, "DELETE FROM xattr WHERE node = ? AND name = ?", "is", id, name);
-	if (rc == 0)
-		rc = -ENODATA;
-	if (rc > 0)
-		rc = touch(cat, id);
-	return catalogue_end(cat, rc < 0 ? rc : 0);
+	return names_is_prompt(name) && !tree_is_hidden(cat, parent);
 }

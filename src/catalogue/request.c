@@ -116,6 +116,24 @@ int request_get(struct catalogue *cat, int64_t id, struct request *out)
 		db_query(cat->db, "SELECT " COLUMNS " FROM request WHERE id = ?", "i", id), out);
 }
 
+int request_brief(struct catalogue *cat, int64_t id, struct request_brief *out)
+{
+	int state = -1;
+
+	db_lock(cat->db);
+	struct db_rows *r = db_query(cat->db,
+		"SELECT state, generation, changed FROM request WHERE id = ?", "i", id);
+	const bool found = db_next(r);
+	if (found) {
+		state = index_of(db_text(r, 0), state_names, REQUEST_STATES);
+		*out = (struct request_brief){
+			(enum request_state)state, db_int(r, 1), db_int(r, 2)};
+	}
+	const int rc = db_done(r);
+	db_unlock(cat->db);
+	return rc < 0 ? rc : !found ? -ENOENT : state < 0 ? -EIO : 0;
+}
+
 int request_of_generation(struct catalogue *cat, int64_t generation, struct request *out)
 {
 	db_lock(cat->db);
@@ -123,6 +141,16 @@ int request_of_generation(struct catalogue *cat, int64_t generation, struct requ
 		db_query(cat->db,
 			"SELECT " COLUMNS " FROM request WHERE generation = ? AND generation <> 0",
 			"i", generation),
+		out);
+}
+
+int request_latest_at(struct catalogue *cat, const char *path, struct request *out)
+{
+	db_lock(cat->db);
+	return read_one(cat,
+		db_query(cat->db,
+			"SELECT " COLUMNS " FROM request WHERE path = ? ORDER BY id DESC LIMIT 1", "s",
+			path),
 		out);
 }
 
@@ -155,11 +183,12 @@ static int collect_ids(struct db_rows *r, int64_t *ids, int max)
 	return rc < 0 ? rc : n;
 }
 
+/* The partial index serves only a query that implies its condition literally; without it a queue of
+ * three looks through a million that are done. */
 int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms, int64_t after,
 	int64_t *ids, int max)
 {
 	db_lock(cat->db);
-	/* The partial index serves only a query that implies its condition literally. */
 	const int n = collect_ids(
 		db_query(cat->db,
 			"SELECT id FROM request WHERE state = ?"
@@ -204,7 +233,9 @@ int64_t request_next_due(struct catalogue *cat)
 
 	db_lock(cat->db);
 	db_get_int(cat->db, &due,
-		"SELECT min(not_before) FROM request WHERE state = 'queued' AND not_before > 0", "");
+		"SELECT min(not_before) FROM request WHERE state = 'queued'"
+		" AND state IN ('queued', 'held', 'sending', 'running', 'unknown')"
+		" AND not_before > 0", "");
 	db_unlock(cat->db);
 	return due;
 }
@@ -273,6 +304,22 @@ int request_insert(struct catalogue *cat, struct request *r, const struct reques
 			"ii", r->id, r->node);
 	if (rc >= 0 && log_line)
 		rc = log_add(cat, r->id, 0, log_line);
+	return catalogue_end(cat, rc < 0 ? rc : 0);
+}
+
+int request_give(struct catalogue *cat, int64_t id, int64_t node)
+{
+	catalogue_begin(cat, DB_NORMAL);
+	int rc = db_run(cat->db,
+		"UPDATE node SET hidden = 0 WHERE id = ? AND request <> ?", "ii", node, id);
+	if (rc >= 0)
+		rc = db_run(cat->db,
+			"UPDATE node SET request = ?, pending = 0, draft_errno = NULL,"
+			" draft_text = NULL, draft_ms = NULL WHERE id = ?",
+			"ii", id, node);
+	if (rc >= 0)
+		rc = db_run(cat->db, "UPDATE request SET node = ? WHERE id = ? AND node <> ?",
+			"iii", node, id, node);
 	return catalogue_end(cat, rc < 0 ? rc : 0);
 }
 

@@ -84,7 +84,18 @@ void request_references_free(struct request_reference *refs, size_t count);
 int request_insert(struct catalogue *cat, struct request *r, const struct request_reference *refs,
 	size_t n_refs, const char *log_line);
 int request_get(struct catalogue *cat, int64_t id, struct request *out);
+/* The part of a request that the attributes of files need, without its text. */
+struct request_brief {
+	enum request_state state;
+	int64_t generation, changed_ms;
+};
+int request_brief(struct catalogue *cat, int64_t id, struct request_brief *out);
 int request_of_generation(struct catalogue *cat, int64_t generation, struct request *out);
+/* The latest request that was made of a file with that path. */
+int request_latest_at(struct catalogue *cat, const char *path, struct request *out);
+/* Makes a request the latest of that node, which has taken the place of the one that it was made of;
+ * nothing is pending then, and a draft's note is gone. */
+int request_give(struct catalogue *cat, int64_t id, int64_t node);
 /* Ids of the requests still running whose generation this is, after the id `after`; at most max;
  * returns how many. One, but where the hub answered two orders with one id. */
 int request_running_of_generation(struct catalogue *cat, int64_t generation, int64_t after,

@@ -78,5 +78,20 @@ const char *const schema_migrations[] = {
 
 	"INSERT INTO node(id, parent, name, mode, uid, gid, atime, mtime, ctime)"
 	" VALUES(1, NULL, NULL, 0, 0, 0, 0, 0, 0);",
+
+	/* What was submitted last under a name. */
+	"CREATE INDEX request_path ON request(path);",
+
+	/* A folder's links are counted at each stat, however many files are in it. */
+	"CREATE INDEX node_folders ON node(parent) WHERE mode & 61440 = 16384;",
+
+	/* All that listing and looking up needs, without the pages that the texts fill. */
+	"CREATE INDEX generation_entry ON generation(id, hub_id, created, changed, phase)"
+	" WHERE removed = 0;",
+
+	/* Content of prompts that is promised to survive a power loss, until the spool is known to be on
+	 * the disk: see catalogue/promise.c. */
+	"CREATE TABLE promise(node INTEGER PRIMARY KEY REFERENCES node(id) ON DELETE CASCADE,"
+	" mtime INTEGER NOT NULL, content BLOB NOT NULL) STRICT;",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

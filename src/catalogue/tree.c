@@ -7,7 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
-enum { NAME_MAX_BYTES = 255, LINKS_MAX = 8, PATH_PARTS = 256 };
+enum { NAME_MAX_BYTES = 255 };
 
 #define NODE_COLUMNS                                                                               \
 	"n.id, n.parent, n.mode, n.uid, n.gid, n.atime, n.mtime, n.ctime, n.pending, n.request,"   \
@@ -35,12 +35,7 @@ int tree_check_name(const char *name)
 
 /* ---- reading ---- */
 
-static bool is_later(struct timespec a, struct timespec b)
-{
-	return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
-}
-
-/* Size and times of a regular file are its spool file's own. */
+/* Size and times of a regular file are its spool file's own; the row knows of changes besides. */
 static void add_spool(struct catalogue *cat, struct node *n)
 {
 	char name[SPOOL_NAME_SIZE];
@@ -52,8 +47,8 @@ static void add_spool(struct catalogue *cat, struct node *n)
 	n->st.st_blocks = st.st_blocks;
 	n->st.st_atim = st.st_atim;
 	n->st.st_mtim = st.st_mtim;
-	if (is_later(st.st_ctim, n->st.st_ctim) && is_later(st.st_mtim, n->st.st_ctim))
-		n->st.st_ctim = st.st_mtim;
+	if (timespec_to_ns(st.st_ctim) > timespec_to_ns(n->st.st_ctim))
+		n->st.st_ctim = st.st_ctim;
 }
 
 static void read_node(struct catalogue *cat, struct db_rows *r, struct node *n)
@@ -130,37 +125,6 @@ char *tree_name(struct catalogue *cat, int64_t id)
 {
 	db_lock(cat->db);
 	return get_text(cat, db_query(cat->db, "SELECT name FROM node WHERE id = ?", "i", id));
-}
-
-char *tree_path(struct catalogue *cat, int64_t id)
-{
-	char *path = NULL;
-
-	db_lock(cat->db);
-	for (int i = 0; id != TREE_ROOT && i < PATH_PARTS; i++) {
-		struct db_rows *r = db_query(cat->db,
-			"SELECT parent, name FROM node WHERE id = ? AND parent IS NOT NULL", "i", id);
-		const bool found = db_next(r);
-
-		if (found) {
-			char *longer = path ? xasprintf("%s/%s", db_text(r, 1), path)
-					    : xstrdup(db_text(r, 1));
-			free(path);
-			path = longer;
-			id = db_int(r, 0);
-		}
-		db_done(r);
-		if (!found)
-			break;
-	}
-	db_unlock(cat->db);
-	if (id != TREE_ROOT) {
-		free(path);
-		return NULL;
-	}
-	char *full = path ? xasprintf("requests/%s", path) : xstrdup("requests");
-	free(path);
-	return full;
 }
 
 int tree_list(struct catalogue *cat, int64_t dir, tree_list_fn *fn, void *arg)
@@ -252,21 +216,33 @@ int tree_delete_row(struct catalogue *cat, int64_t id)
 	return rc < 0 ? rc : 0;
 }
 
-/* Takes a node's name away: the row goes at once unless the file is open. */
+/* Takes a node's name away: the row goes at once unless the file is open. Its content goes behind the
+ * commit (end_detached()): a transaction that is undone must not have lost it. */
 static int detach(struct catalogue *cat, const struct node *n)
 {
 	int rc = db_run(cat->db,
 		"UPDATE node SET parent = NULL, name = NULL, pending = 0, ctime = ? WHERE id = ?",
 		"ii", now_ns(), n->id);
 
-	if (rc >= 0 && (!S_ISREG(n->st.st_mode) || file_drop(cat, n->id)))
+	if (rc >= 0 && (!S_ISREG(n->st.st_mode) || !file_is_open(cat, n->id)))
 		rc = tree_delete_row(cat, n->id);
 	return rc < 0 ? rc : 0;
 }
 
+/* Ends a transaction that took a node's name away (n->id 0: none). */
+static int end_detached(struct catalogue *cat, int rc, const struct node *n)
+{
+	db_lock(cat->db);
+	rc = catalogue_end(cat, rc);
+	if (rc == 0 && n->id && S_ISREG(n->st.st_mode))
+		file_unlinked(cat, n->id);
+	db_unlock(cat->db);
+	return rc;
+}
+
 int tree_unlink(struct catalogue *cat, int64_t parent, const char *name, struct node *removed)
 {
-	struct node n;
+	struct node n = {0};
 
 	catalogue_begin(cat, DB_NORMAL);
 	int rc = tree_lookup(cat, parent, name, &n);
@@ -278,7 +254,7 @@ int tree_unlink(struct catalogue *cat, int64_t parent, const char *name, struct 
 		rc = tree_touch_dir(cat, parent);
 	if (rc == 0 && removed)
 		*removed = n;
-	return catalogue_end(cat, rc);
+	return end_detached(cat, rc, &n);
 }
 
 static int check_empty(struct catalogue *cat, int64_t dir)
@@ -290,7 +266,7 @@ static int check_empty(struct catalogue *cat, int64_t dir)
 	return rc < 0 ? rc : rc ? -ENOTEMPTY : 0;
 }
 
-int tree_rmdir(struct catalogue *cat, int64_t parent, const char *name)
+int tree_rmdir(struct catalogue *cat, int64_t parent, const char *name, struct node *removed)
 {
 	struct node n;
 
@@ -304,38 +280,26 @@ int tree_rmdir(struct catalogue *cat, int64_t parent, const char *name)
 		rc = detach(cat, &n);
 	if (rc == 0)
 		rc = tree_touch_dir(cat, parent);
+	if (rc == 0 && removed)
+		*removed = n;
 	return catalogue_end(cat, rc);
 }
 
 /* ---- renaming ---- */
-
-static int is_below(struct catalogue *cat, int64_t id, int64_t ancestor)
-{
-	struct node n = {.parent = id};
-
-	for (int i = 0; n.parent != 0 && i < PATH_PARTS * 4; i++) {
-		if (n.parent == ancestor)
-			return 1;
-		const int rc = tree_get(cat, n.parent, &n);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
-}
 
 /* What POSIX asks of the two ends before anything moves. */
 static int check_rename(struct catalogue *cat, const struct node *from, const struct node *to,
 	int64_t parent, int64_t new_parent, unsigned flags)
 {
 	const bool exchange = flags & RENAME_EXCHANGE;
-	int rc = S_ISDIR(from->st.st_mode) ? is_below(cat, new_parent, from->id) : 0;
+	int rc = S_ISDIR(from->st.st_mode) ? tree_is_below(cat, new_parent, from->id) : 0;
 
 	if (rc != 0)
 		return rc < 0 ? rc : -EINVAL;
 	if (!to)
 		return 0;
 	if (exchange) {
-		rc = S_ISDIR(to->st.st_mode) ? is_below(cat, parent, to->id) : 0;
+		rc = S_ISDIR(to->st.st_mode) ? tree_is_below(cat, parent, to->id) : 0;
 		return rc > 0 ? -EINVAL : rc;
 	}
 	if (S_ISDIR(to->st.st_mode) && !S_ISDIR(from->st.st_mode))
@@ -348,23 +312,30 @@ static int check_rename(struct catalogue *cat, const struct node *from, const st
 static int place(struct catalogue *cat, int64_t id, int64_t parent, const char *name)
 {
 	const int rc = db_run(cat->db,
-		"UPDATE node SET parent = ?, name = ?, ctime = ? WHERE id = ?", "isii", parent, name,
-		now_ns(), id);
+		"UPDATE node SET parent = nullif(?, 0), name = ?, ctime = ? WHERE id = ?", "isii",
+		parent, name, now_ns(), id);
 
 	return rc < 0 ? rc : 0;
 }
 
-/* A file that gets a prompt's name, having had none, is due for its commit. */
-static int make_due(struct catalogue *cat, struct node *n, const char *old, const char *new,
-	bool *due)
+/* A file that gets a prompt's name, having had none, is due for its commit; one that loses it owes
+ * nothing any more. */
+static int make_due(struct catalogue *cat, struct node *n, bool was, bool is, bool *due)
 {
-	if (!S_ISREG(n->st.st_mode) || names_is_prompt(old) || !names_is_prompt(new))
+	if (!S_ISREG(n->st.st_mode) || was == is)
 		return 0;
-	int rc = file_make_durable(cat, n->id);
+	return was ? tree_set_pending(cat, n->id, PENDING_NONE) : file_renamed(cat, n->id, due);
+}
+
+/* Power loss leaves one of the two contents under the name: the new one is on the disk, and so is the
+ * transaction, before the old one goes. */
+static int replace(struct catalogue *cat, const struct node *from, const struct node *to)
+{
+	catalogue_begin(cat, S_ISREG(to->st.st_mode) ? DB_FULL : DB_NORMAL);
+	int rc = S_ISREG(from->st.st_mode) ? file_make_durable(cat, from->id) : 0;
 	if (rc == 0)
-		rc = tree_set_pending(cat, n->id, PENDING_CLOSED);
-	*due |= rc == 0;
-	return rc;
+		rc = detach(cat, to);
+	return catalogue_end(cat, rc);
 }
 
 static int move(struct catalogue *cat, const struct node *from, const struct node *to,
@@ -373,19 +344,22 @@ static int move(struct catalogue *cat, const struct node *from, const struct nod
 	int rc = 0;
 
 	if (to && (flags & RENAME_EXCHANGE)) {
-		rc = place(cat, to->id, parent, "\001exchange");
+		/* Without a name meanwhile: any name could be one of the user's. */
+		rc = place(cat, to->id, 0, NULL);
 		if (rc == 0)
 			rc = place(cat, from->id, new_parent, new_name);
 		return rc == 0 ? place(cat, to->id, parent, name) : rc;
 	}
 	if (to)
-		rc = detach(cat, to);
+		rc = replace(cat, from, to);
 	return rc == 0 ? place(cat, from->id, new_parent, new_name) : rc;
 }
 
 static int rename_locked(struct catalogue *cat, int64_t parent, const char *name,
 	int64_t new_parent, const char *new_name, unsigned flags, struct tree_renamed *out)
 {
+	const bool was = tree_may_commit(cat, parent, name);
+	const bool is = tree_may_commit(cat, new_parent, new_name);
 	struct node to;
 	int rc = tree_lookup(cat, parent, name, &out->moved);
 
@@ -412,10 +386,10 @@ static int rename_locked(struct catalogue *cat, int64_t parent, const char *name
 	if (rc == 0)
 		rc = tree_touch_dir(cat, new_parent);
 	if (rc == 0)
-		rc = make_due(cat, &out->moved, name, new_name, &out->due);
+		rc = make_due(cat, &out->moved, was, is, &out->due);
 	if (rc == 0 && found == 0 && (flags & RENAME_EXCHANGE)) {
 		out->other = to;
-		rc = make_due(cat, &out->other, new_name, name, &out->due);
+		rc = make_due(cat, &out->other, is, was, &out->due);
 	} else if (rc == 0 && found == 0) {
 		out->replaced = to;
 	}
@@ -425,7 +399,6 @@ static int rename_locked(struct catalogue *cat, int64_t parent, const char *name
 int tree_rename(struct catalogue *cat, int64_t parent, const char *name, int64_t new_parent,
 	const char *new_name, unsigned flags, struct tree_renamed *out)
 {
-	const bool commits = names_is_prompt(new_name) != names_is_prompt(name);
 	int rc = tree_check_name(new_name);
 
 	*out = (struct tree_renamed){0};
@@ -434,91 +407,14 @@ int tree_rename(struct catalogue *cat, int64_t parent, const char *name, int64_t
 	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
 		flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
+	db_lock(cat->db);
+	const bool commits = tree_may_commit(cat, parent, name) !=
+		tree_may_commit(cat, new_parent, new_name);
 	catalogue_begin(cat, commits ? DB_FULL : DB_NORMAL);
 	rc = rename_locked(cat, parent, name, new_parent, new_name, flags, out);
-	return catalogue_end(cat, rc);
-}
-
-/* ---- attributes ---- */
-
-static int set_size(struct catalogue *cat, const struct node *n, off_t size)
-{
-	char name[SPOOL_NAME_SIZE];
-	int rc = 0;
-
-	if (S_ISDIR(n->st.st_mode))
-		return -EISDIR;
-	if (!S_ISREG(n->st.st_mode) || size < 0)
-		return -EINVAL;
-	CLEANUP_CLOSE int fd = openat(cat->spool, spool_name(n->id, name),
-		O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, size) < 0)
-		rc = -errno;
-	else
-		file_changed(cat, n->id);
+	rc = end_detached(cat, rc, &out->replaced);
+	db_unlock(cat->db);
 	return rc;
-}
-
-static int set_times(struct catalogue *cat, const struct node *n, const struct stat *st,
-	unsigned what)
-{
-	const struct timespec omit = {.tv_nsec = UTIME_OMIT};
-	const struct timespec times[2] = {
-		what & TREE_SET_ATIME ? st->st_atim : omit,
-		what & TREE_SET_MTIME ? st->st_mtim : omit,
-	};
-	char name[SPOOL_NAME_SIZE];
-
-	if (!S_ISREG(n->st.st_mode))
-		return 0;
-	return utimensat(cat->spool, spool_name(n->id, name), times, AT_SYMLINK_NOFOLLOW) < 0
-		? -errno
-		: 0;
-}
-
-static int64_t to_ns(struct timespec t)
-{
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static int set_row(struct catalogue *cat, struct node *n, const struct stat *st, unsigned what)
-{
-	if (what & TREE_SET_MODE)
-		n->st.st_mode = (n->st.st_mode & S_IFMT) | (st->st_mode & 07777);
-	if (what & TREE_SET_UID)
-		n->st.st_uid = st->st_uid;
-	if (what & TREE_SET_GID)
-		n->st.st_gid = st->st_gid;
-	if (what & TREE_SET_ATIME)
-		n->st.st_atim = st->st_atim;
-	if (what & TREE_SET_MTIME)
-		n->st.st_mtim = st->st_mtim;
-	const int rc = db_run(cat->db,
-		"UPDATE node SET mode = ?, uid = ?, gid = ?, atime = ?, mtime = ?, ctime = ?"
-		" WHERE id = ?",
-		"iiiiiii", (int64_t)n->st.st_mode, (int64_t)n->st.st_uid, (int64_t)n->st.st_gid,
-		to_ns(n->st.st_atim), to_ns(n->st.st_mtim), now_ns(), n->id);
-	return rc < 0 ? rc : 0;
-}
-
-int tree_setattr(struct catalogue *cat, int64_t id, const struct stat *st, unsigned what,
-	struct node *out)
-{
-	struct node n;
-
-	catalogue_begin(cat, DB_NORMAL);
-	int rc = tree_get(cat, id, &n);
-	if (rc == 0 && (what & TREE_SET_SIZE))
-		rc = set_size(cat, &n, st->st_size);
-	if (rc == 0 && (what & (TREE_SET_ATIME | TREE_SET_MTIME)))
-		rc = set_times(cat, &n, st, what);
-	if (rc == 0)
-		rc = set_row(cat, &n, st, what);
-	if (rc == 0 && out)
-		rc = tree_get(cat, id, out);
-	return catalogue_end(cat, rc);
 }
 
 /* ---- what the commit rule keeps in a row ---- */
@@ -532,13 +428,14 @@ int tree_set_pending(struct catalogue *cat, int64_t id, enum pending pending)
 	return rc < 0 ? rc : 0;
 }
 
-int tree_pending(struct catalogue *cat, int64_t *ids, int max)
+int tree_pending(struct catalogue *cat, int64_t after, int64_t *ids, int max)
 {
 	int n = 0;
 
 	db_lock(cat->db);
 	struct db_rows *r = db_query(cat->db,
-		"SELECT id FROM node WHERE pending <> 0 ORDER BY id LIMIT ?", "i", (int64_t)max);
+		"SELECT id FROM node WHERE pending <> 0 AND id > ? ORDER BY id LIMIT ?", "ii", after,
+		(int64_t)max);
 	while (n < max && db_next(r))
 		ids[n++] = db_int(r, 0);
 	const int rc = db_done(r);

@@ -45,15 +45,16 @@ int tree_create(struct catalogue *cat, int64_t parent, const char *name, mode_t 
 	gid_t gid, const char *target, struct node *out);
 /* Not for directories (-EISDIR). *removed, when not NULL, is the node as it was. */
 int tree_unlink(struct catalogue *cat, int64_t parent, const char *name, struct node *removed);
-int tree_rmdir(struct catalogue *cat, int64_t parent, const char *name);
+int tree_rmdir(struct catalogue *cat, int64_t parent, const char *name, struct node *removed);
 char *tree_readlink(struct catalogue *cat, int64_t id); /* owned; NULL when it is no symlink */
 
 /*
  * renameat2's semantics; flags are RENAME_NOREPLACE and RENAME_EXCHANGE, other flags -EINVAL.
  * *moved is the node that now has the new name (and *other the one that was exchanged). *replaced
  * is the node that lost its name, id 0 if none. A regular file that gets a committable prompt's
- * name (names_is_prompt) by it, having had none, becomes PENDING_CLOSED in the same transaction,
- * which is then DB_FULL, its content made durable before.
+ * name (tree_may_commit) by it, having had none, becomes PENDING_CLOSED in the same transaction,
+ * which is then DB_FULL, its content made durable before; PENDING_WRITTEN while a writer has it open,
+ * whose close then makes it due. One that loses such a name becomes PENDING_NONE.
  */
 struct tree_renamed {
 	struct node moved, other, replaced;
@@ -67,18 +68,26 @@ enum {
 	TREE_SET_UID = 1 << 1,
 	TREE_SET_GID = 1 << 2,
 	TREE_SET_SIZE = 1 << 3, /* regular files; marks a prompt as changed */
-	TREE_SET_ATIME = 1 << 4,
+	TREE_SET_ATIME = 1 << 4, /* UTIME_NOW may stand for either time's nanoseconds */
 	TREE_SET_MTIME = 1 << 5,
 	/* The ctime is always set to now by a change. */
 };
 int tree_setattr(struct catalogue *cat, int64_t id, const struct stat *st, unsigned what,
 	struct node *out);
+/* The same to a struct stat, but for the size. */
+void tree_apply(struct stat *st, const struct stat *attr, unsigned what);
 
 /* Calls fn for each child in the order of their names until it returns false. fn must not call
  * back into the catalogue (collect first). */
 typedef bool tree_list_fn(void *arg, int64_t id, const char *name, mode_t mode);
 int tree_list(struct catalogue *cat, int64_t dir, tree_list_fn *fn, void *arg);
 
+/* Whether the folder or one above it has a name that begins with a dot. */
+bool tree_is_hidden(struct catalogue *cat, int64_t dir);
+/* Whether a file of that name in that folder is a prompt: names_is_prompt(), and the folder is not
+ * hidden. Programs stage files in such folders, whole (.~tmp~ of rsync --delay-updates,
+ * an unpacker's) or in part (rsync --partial-dir), and desktops keep their trash in one. */
+bool tree_may_commit(struct catalogue *cat, int64_t parent, const char *name);
 /* The path from /requests down, "requests/shoot/cat.prompt", owned; NULL when it has no name. */
 char *tree_path(struct catalogue *cat, int64_t id);
 /* A file's own name, owned; NULL when it has none. */
@@ -89,13 +98,14 @@ char *tree_name(struct catalogue *cat, int64_t id);
 int tree_resolve(struct catalogue *cat, int64_t dir, const char *path, struct node *out);
 
 int tree_set_pending(struct catalogue *cat, int64_t id, enum pending pending);
-/* Regular files that are not PENDING_NONE, oldest first: what a start-up must look at. Fills at
- * most max ids, returns their number. */
-int tree_pending(struct catalogue *cat, int64_t *ids, int max);
+/* Nodes that are not PENDING_NONE, oldest first, after the id `after`: what a start-up must look at.
+ * Fills at most max ids, returns their number. */
+int tree_pending(struct catalogue *cat, int64_t after, int64_t *ids, int max);
 
 /*
  * A draft's note: why a prompt that was written is not committed (bad front matter, its writer was
- * killed, …). err is a positive errno, text is for people. A NULL text removes the note. *since_ms
+ * killed, …). err is a positive errno with which NAME.wait ends (never EINTR: readers would read
+ * again), text is for people. A NULL text removes the note. *since_ms
  * is when it was made.
  */
 int tree_draft_set(struct catalogue *cat, int64_t id, int err, const char *text);

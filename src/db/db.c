@@ -1,6 +1,7 @@
 #include "db/internal.h"
 #include "base/log.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -22,11 +23,12 @@ static bool is_duplicate(int code)
 		code == SQLITE_CONSTRAINT_ROWID;
 }
 
-/* A full disk shows as an I/O error too, where the journal cannot grow. The system's error number
- * is only of this failure when SQLite says that it was one of the system. */
+/* A full disk shows as an I/O error too, where the journal cannot grow or be synced. The system's
+ * error number is only of this failure when SQLite says that it was one of the system; of a failed
+ * COMMIT it tells none before 3.41, so errno itself is cleared before each step and read here. */
 static bool is_full(struct db *db, int code)
 {
-	const int err = sqlite3_system_errno(db->sqlite);
+	const int err = errno ? errno : sqlite3_system_errno(db->sqlite);
 
 	return ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN) &&
 		(err == ENOSPC || err == EDQUOT);
@@ -54,6 +56,7 @@ int db_errno(struct db *db, int code, const char *sql)
 
 int db_exec(struct db *db, const char *sql)
 {
+	errno = 0;
 	const int code = sqlite3_exec(db->sqlite, sql, NULL, NULL, NULL);
 
 	return code == SQLITE_OK ? 0 : db_errno(db, code, sql);
@@ -222,6 +225,7 @@ bool db_next(struct db_rows *r)
 {
 	if (r->error || r->ended)
 		return false;
+	errno = 0;
 	const int code = sqlite3_step(r->stmt);
 	if (code == SQLITE_ROW)
 		return true;
@@ -331,6 +335,19 @@ int64_t db_total_changes(struct db *db)
 	return changes;
 }
 
+int64_t db_scanned(struct db *db)
+{
+	int64_t steps = 0;
+
+	db_lock(db);
+	for (size_t i = 0; i < DB_SLOTS; i++)
+		if (db->cache[i].stmt)
+			steps += sqlite3_stmt_status(db->cache[i].stmt,
+				SQLITE_STMTSTATUS_FULLSCAN_STEP, 0);
+	db_unlock(db);
+	return steps;
+}
+
 /* ---- transactions ---- */
 
 int db_begin(struct db *db, enum db_durability durability)
@@ -347,8 +364,8 @@ int db_begin(struct db *db, enum db_durability durability)
 	return db->poison;
 }
 
-/* A nested begin asked for more than the outermost: a durable write after the commit (of a value
- * that stays the same) syncs the WAL with all that was committed before. */
+/* A durable write (of a value that stays the same, which SQLite writes all the same) syncs the WAL
+ * with all that was committed before. A DB_FULL transaction that changes nothing would not. */
 static int raise_durability(struct db *db)
 {
 	char sql[64];
@@ -356,6 +373,74 @@ static int raise_durability(struct db *db)
 	const int rc = set_full(db, true);
 	snprintf(sql, sizeof sql, "PRAGMA user_version = %lld", (long long)db->version);
 	return rc < 0 ? rc : db_exec(db, sql);
+}
+
+/* Under sync_lock. SQLite keeps one WAL as long as it has the database open, and no locks on it that
+ * closing a descriptor would lose. */
+static int open_wal(struct db *db)
+{
+	if (db->wal < 0)
+		db->wal = open(db->wal_path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return db->wal < 0 ? -errno : 0;
+}
+
+/* After a sync that failed, another that succeeds proves nothing of the pages before it, and commits
+ * behind them would be lost with them. So all is taken out of the WAL, from memory. */
+static int empty_wal(struct db *db)
+{
+	db_lock(db);
+	const int code = sqlite3_wal_checkpoint_v2(db->sqlite, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
+		NULL);
+	const int rc = code == SQLITE_OK ? 0 : db_errno(db, code, "a checkpoint");
+	db_unlock(db);
+	return rc;
+}
+
+/* Under sync_lock, which is given up meanwhile. */
+static int sync_wal(struct db *db)
+{
+	const uint64_t number = ++db->syncs_begun;
+	const int fd = db->wal;
+	const bool failed = db->failed;
+
+	db->syncing = true;
+	pthread_mutex_unlock(&db->sync_lock);
+	const int rc = failed ? empty_wal(db) : fdatasync(fd) < 0 ? -errno : 0;
+	pthread_mutex_lock(&db->sync_lock);
+	db->syncing = false;
+	db->failed = rc < 0;
+	if (rc == 0)
+		db->syncs_done = number;
+	pthread_cond_broadcast(&db->sync_over);
+	return rc;
+}
+
+/*
+ * What was committed is in the WAL, or was synced by the checkpoint that took it from there. So its
+ * sync needs no lock of the database: others go on meanwhile. One that began after the commit serves
+ * all who came until then.
+ */
+int db_sync(struct db *db)
+{
+	int rc = 0;
+
+	if (!db->wal_path)
+		return misuse("a sync", "of a reader");
+	pthread_mutex_lock(&db->sync_lock);
+	const uint64_t enough = db->syncs_begun + 1;
+	rc = open_wal(db);
+	while (rc == 0 && db->syncs_done < enough) {
+		if (db->syncing)
+			pthread_cond_wait(&db->sync_over, &db->sync_lock);
+		else
+			rc = sync_wal(db);
+	}
+	pthread_mutex_unlock(&db->sync_lock);
+	if (rc == -ENOSPC || rc == -EDQUOT)
+		return -ENOSPC;
+	if (rc < 0)
+		log_error("database: %s cannot be synced: %s", db->wal_path, strerror(-rc));
+	return rc < 0 ? -EIO : 0;
 }
 
 static int commit(struct db *db)
@@ -368,15 +453,18 @@ static int commit(struct db *db)
 		db_undo(db);
 		return rc;
 	}
-	return db->wants_full && !db->full ? raise_durability(db) : 0;
+	return 0;
 }
 
 int db_commit(struct db *db)
 {
 	if (db->depth == 0)
 		return misuse("a commit", "no transaction was begun");
-	const int rc = db->depth == 1 ? commit(db) : 0;
+	int rc = db->depth == 1 ? commit(db) : 0;
 	db->depth--;
+	/* A nested begin asked for more than the outermost. */
+	if (rc == 0 && db->depth == 0 && db->wants_full && !db->full)
+		rc = raise_durability(db);
 	db_unlock(db);
 	return rc;
 }

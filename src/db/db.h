@@ -47,7 +47,7 @@ enum db_durability {
 /* Opens or creates path and runs migrations[user_version..n-1], each in one transaction with the
  * bump of user_version. A database newer than n is refused. NULL with *error on failure. */
 struct db *db_open(const char *path, const char *const *migrations, int n, char **error);
-/* A second connection to an open database for queries alone, with a lock of its own: it never writes
+/* A further connection to an open database for queries alone, with a lock of its own: it never writes
  * or checkpoints, and sees what was committed when a query starts. Close it before the first. */
 struct db *db_open_reader(const char *path, char **error);
 void db_close(struct db *db); /* checkpoints; accepts NULL */
@@ -64,6 +64,9 @@ int db_begin(struct db *db, enum db_durability durability);
  * rolls back. */
 int db_commit(struct db *db);
 void db_rollback(struct db *db);
+/* Makes durable what was committed so far. Takes no lock of the database, and shares its sync with
+ * whoever asks for one at the same time. Not to be called with that lock held. */
+int db_sync(struct db *db);
 /* A part of a transaction that may be undone alone: rc of the part decides. Not nested. */
 int db_part_begin(struct db *db);
 int db_part_end(struct db *db, int rc);
@@ -96,5 +99,7 @@ int db_get_int(struct db *db, int64_t *value, const char *sql, const char *forma
 int64_t db_last_id(struct db *db);
 /* Rows changed since opening, for tests that show that nothing is written. */
 int64_t db_total_changes(struct db *db);
+/* Steps of full table scans since opening, for tests that show that none is of a large table. */
+int64_t db_scanned(struct db *db);
 
 #endif

@@ -32,6 +32,15 @@ struct db {
 	bool full;	       /* the connection's present synchronous setting */
 	bool wants_full;       /* asked for by any of the nested: see raise_durability() */
 	int64_t version;       /* user_version */
+
+	/* Durability without the lock: see db_sync(). */
+	char *wal_path;
+	pthread_mutex_t sync_lock; /* a leaf; syncs are made without it */
+	pthread_cond_t sync_over;
+	int wal;	       /* a descriptor of the WAL for syncs; -1: not opened yet */
+	bool syncing;
+	bool failed; /* a sync: what the WAL holds may never reach the disk */
+	uint64_t syncs_begun, syncs_done; /* done: of those that went well */
 	bool reader;	       /* db_open_reader(): never writes or checkpoints */
 };
 

@@ -99,6 +99,9 @@ static struct db *db_new(bool reader)
 	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&db->lock, &attr);
 	pthread_mutexattr_destroy(&attr);
+	pthread_mutex_init(&db->sync_lock, NULL);
+	pthread_cond_init(&db->sync_over, NULL);
+	db->wal = -1;
 	db->reader = reader;
 	return db;
 }
@@ -110,6 +113,7 @@ struct db *db_open(const char *path, const char *const *migrations, int n, char 
 	if (create_private(path, error) < 0)
 		return NULL;
 	db = db_new(false);
+	db->wal_path = xasprintf("%s-wal", path);
 	if (open_sqlite(db, path, error) < 0 || migrate(db, path, migrations, n, error) < 0) {
 		db_close(db);
 		return NULL;
@@ -141,6 +145,11 @@ void db_close(struct db *db)
 	if (db->sqlite && !db->reader)
 		sqlite3_wal_checkpoint_v2(db->sqlite, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
 	sqlite3_close(db->sqlite);
+	if (db->wal >= 0)
+		close(db->wal);
+	free(db->wal_path);
+	pthread_cond_destroy(&db->sync_over);
+	pthread_mutex_destroy(&db->sync_lock);
 	pthread_mutex_destroy(&db->lock);
 	free(db);
 }

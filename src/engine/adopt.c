@@ -147,12 +147,12 @@ static void wished(struct engine *e, int64_t id, void *arg)
 {
 	struct wish *w = arg;
 	struct adoption *a = adoption_get(e, w->hub_id);
-	int64_t known = 0, since;
+	struct generation_entry known = {0};
 
 	(void)id;
-	const int rc = generation_find_id(e->cat, w->hub_id, &known, &since);
+	const int rc = generation_entry_find(e->cat, w->hub_id, &known);
 	if (rc != -ENOENT) {
-		w->fn(w->arg, rc == -ESTALE ? -ENOENT : rc, known);
+		w->fn(w->arg, rc == -ESTALE ? -ENOENT : rc, known.id);
 		if (list_empty(&a->askers) && !a->call)
 			adoption_free(a);
 	} else if (a->no_until_ms) {

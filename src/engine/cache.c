@@ -228,6 +228,11 @@ int64_t cache_total(struct cache *c)
 	return total;
 }
 
+bool cache_is_over(struct cache *c)
+{
+	return c->max > 0 && cache_total(c) > c->max;
+}
+
 struct aged {
 	int64_t image;
 	int64_t read_ns;
@@ -266,7 +271,7 @@ void cache_trim(struct cache *c, bool (*busy)(void *arg, int64_t image), void *a
 	const int64_t wanted = c->max / 10 * 9;
 	struct ages ages = {0};
 
-	if (c->max <= 0 || cache_total(c) <= c->max)
+	if (!cache_is_over(c))
 		return;
 	walk(c, note_age, &ages);
 	qsort(ages.items, ages.count, sizeof *ages.items, older);

@@ -36,6 +36,8 @@ void cache_touch(int fd);
 
 /* Counts what is there (walks the cache); call it once, from a thread that may take its time. */
 void cache_scan(struct cache *c);
+/* Whether it holds more than its limit. */
+bool cache_is_over(struct cache *c);
 /* Removes least recently read first until the total is at 9/10 of the limit, when it is over it.
  * busy(arg, image) says what must stay. */
 void cache_trim(struct cache *c, bool (*busy)(void *arg, int64_t image), void *arg);

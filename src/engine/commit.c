@@ -6,14 +6,15 @@
  * read, parse and snapshot (which may take long and holds no lock), and once inside the transaction
  * that inserts the request, where nothing may have changed meanwhile. A writer that opens the file
  * does so under the database's lock, so it comes before that transaction or after it.
+ *
+ * "The same content saved again" is meant of the name: many programs do not write into a file but
+ * put another in its place (rsync, sed -i, tar, vim), which is a new node.
  */
-#include "base/clock.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "base/names.h"
-#include "base/picture.h"
 #include "catalogue/file.h"
 #include "catalogue/tree.h"
+#include "engine/defaults.h"
 #include "engine/internal.h"
 #include "engine/life.h"
 #include "engine/references.h"
@@ -21,64 +22,17 @@
 #include <sodium.h>
 #include <stdio.h>
 
-enum {
-	DEFAULTS_LEVELS = 32,
-	DEFAULTS_MAX = 64 * 1024,
-	RECOVER_MAX = 100000,
-};
-
-struct settle {
-	struct list link;
-	struct timer timer;
-	struct engine *e;
-	int64_t node;
-};
+enum { RECOVER_BATCH = 256 };
 
 /* ---- reading a prompt with all that it draws in ---- */
-
-struct defaults {
-	struct prompt_source sources[DEFAULTS_LEVELS];
-	int64_t folders[DEFAULTS_LEVELS];
-	struct buf texts[DEFAULTS_LEVELS];
-	size_t count;
-};
-
-static void defaults_release(struct defaults *d)
-{
-	for (size_t i = 0; i < d->count; i++)
-		buf_release(&d->texts[i]);
-}
-
-/* defaults.yaml of this folder and of those above it, nearest first. */
-static int defaults_read(struct engine *e, int64_t folder, struct defaults *d, char **error)
-{
-	struct node dir, file;
-
-	for (; folder && d->count < DEFAULTS_LEVELS; folder = dir.parent) {
-		if (tree_get(e->cat, folder, &dir) < 0)
-			break;
-		if (tree_lookup(e->cat, folder, "defaults.yaml", &file) < 0 ||
-			!S_ISREG(file.st.st_mode))
-			continue;
-		struct buf *text = &d->texts[d->count];
-		buf_init(text, DEFAULTS_MAX);
-		d->folders[d->count] = folder;
-		d->count++;
-		const int rc = file_content(e->cat, file.id, text);
-		if (rc == -EFBIG)
-			return fail(error, -EINVAL, "defaults.yaml is over 64 KiB");
-		if (rc < 0)
-			return fail(error, rc, "defaults.yaml cannot be read: %s", strerror(-rc));
-		d->sources[d->count - 1] =
-			(struct prompt_source){"defaults.yaml", text->data, text->len};
-	}
-	return 0;
-}
 
 /* A prompt as it stands in its file. */
 struct reading {
 	struct node node;
 	char *name;
+	bool is_prompt; /* by its name; nothing else is read */
+	bool hidden;	/* in a folder whose files are not sent; what it owes, it owes on */
+	int text_rc;	/* of reading the text: it may be too long */
 	struct buf text;
 	struct prompt prompt;
 	int64_t references_folder; /* what its reference names are relative to */
@@ -91,7 +45,7 @@ static void reading_release(struct reading *r)
 	prompt_release(&r->prompt);
 }
 
-/* The node's row and bytes. 1: nothing to parse (no prompt's name, blank). */
+/* The node's row and bytes. 1: nothing to parse (no prompt's name, in a hidden folder, blank). */
 static int reading_load(struct engine *e, int64_t node, struct reading *r, char **error)
 {
 	int rc = tree_get(e->cat, node, &r->node);
@@ -99,10 +53,14 @@ static int reading_load(struct engine *e, int64_t node, struct reading *r, char 
 	if (rc < 0)
 		return rc;
 	r->name = tree_name(e->cat, node);
-	if (!r->name || !S_ISREG(r->node.st.st_mode) || !names_is_prompt(r->name))
+	r->is_prompt = r->name && S_ISREG(r->node.st.st_mode) && names_is_prompt(r->name);
+	if (!r->is_prompt)
+		return 1;
+	r->hidden = !tree_may_commit(e->cat, r->node.parent, r->name);
+	if (r->hidden)
 		return 1;
 	buf_init(&r->text, PROMPT_FILE_MAX);
-	rc = file_content(e->cat, node, &r->text);
+	r->text_rc = rc = file_content(e->cat, node, &r->text);
 	if (rc == -EFBIG)
 		return fail(error, -EINVAL, "%s: a prompt file may have at most 1 MiB", r->name);
 	if (rc < 0)
@@ -115,7 +73,7 @@ static int reading_parse(struct engine *e, struct reading *r, char **error)
 	const struct prompt_source file = {r->name, r->text.data, r->text.len};
 	struct defaults *d = xcalloc(1, sizeof *d);
 
-	int rc = defaults_read(e, r->node.parent, d, error);
+	int rc = defaults_read(e->cat, r->node.parent, d, error);
 	if (rc == 0)
 		rc = prompt_parse(&file, d->sources, d->count, &r->prompt, error);
 	if (rc == 0) {
@@ -129,13 +87,31 @@ static int reading_parse(struct engine *e, struct reading *r, char **error)
 
 /* ---- the commit ---- */
 
-static void settle(struct engine *e, int64_t node, void *delay_ms);
-static int64_t retry_delay_ms = 5000;
-
 static void note(struct engine *e, int64_t node, int err, const char *text)
 {
 	tree_draft_set(e->cat, node, err, text);
 	engine_tell(e, CHANGE_REQUEST, node, 0, 0, 0);
+}
+
+/*
+ * What was submitted last under this file: by it or, when it has submitted nothing yet, by the file
+ * whose name it took. One that goes on as a prompt under another name has its request with it.
+ */
+static int last_submitted(struct engine *e, const struct reading *r, struct request *last)
+{
+	if (r->node.request)
+		return request_get(e->cat, r->node.request, last);
+
+	CLEANUP_FREE char *path = tree_path(e->cat, r->node.id);
+	const int rc = path ? request_latest_at(e->cat, path, last) : -ENOENT;
+	if (rc < 0)
+		return rc;
+	CLEANUP_FREE char *other = tree_name(e->cat, last->node);
+	if (other && names_is_prompt(other)) {
+		request_release(last);
+		return -ENOENT;
+	}
+	return 0;
 }
 
 /* Whether this content was submitted last under this file. A withdrawn request was not. */
@@ -144,24 +120,67 @@ static bool is_old_news(struct engine *e, const struct reading *r, const unsigne
 	struct request last;
 	bool same;
 
-	if (r->node.request == 0 || request_get(e->cat, r->node.request, &last) < 0)
+	if (last_submitted(e, r, &last) < 0)
 		return false;
 	same = last.state != REQUEST_CANCELED && memcmp(last.hash, hash, sizeof last.hash) == 0;
 	request_release(&last);
 	return same;
 }
 
-static bool unchanged(struct engine *e, const struct node *then, bool force)
+/* By its bytes: times have the kernel's grain, in which a file may well be written twice. */
+static bool same_text(struct engine *e, const struct reading *r)
 {
+	CLEANUP_FREE char *name = tree_name(e->cat, r->node.id);
+	struct buf now;
+
+	if (!r->is_prompt)
+		return !name || !names_is_prompt(name);
+	buf_init(&now, PROMPT_FILE_MAX);
+	const bool same = file_content(e->cat, r->node.id, &now) == r->text_rc &&
+		now.len == r->text.len &&
+		(now.len == 0 || memcmp(now.data, r->text.data, now.len) == 0);
+	buf_release(&now);
+	return same;
+}
+
+/* Inside a transaction: whether nothing has happened to the file since it was read. */
+static bool unchanged(struct engine *e, const struct reading *r, bool force)
+{
+	const struct node *then = &r->node;
 	struct node now;
 
 	return tree_get(e->cat, then->id, &now) == 0 && now.pending == then->pending &&
 		(force || now.pending == PENDING_CLOSED) && now.parent == then->parent &&
 		now.request == then->request && now.st.st_nlink > 0 &&
-		now.st.st_size == then->st.st_size &&
-		now.st.st_mtim.tv_sec == then->st.st_mtim.tv_sec &&
-		now.st.st_mtim.tv_nsec == then->st.st_mtim.tv_nsec &&
-		!file_has_writer(e->cat, then->id);
+		!file_has_writer(e->cat, then->id) && same_text(e, r);
+}
+
+/* The request of that content is this file's, and nothing is owed. */
+static int take_over(struct engine *e, const struct reading *r)
+{
+	struct request last;
+	int rc = last_submitted(e, r, &last);
+
+	if (rc < 0)
+		return -EAGAIN;
+	catalogue_begin(e->cat, DB_NORMAL);
+	rc = unchanged(e, r, false) ? request_give(e->cat, last.id, r->node.id) : -EAGAIN;
+	rc = catalogue_end(e->cat, rc);
+	engine_tell(e, CHANGE_REQUEST, r->node.id, last.id, last.generation, 0);
+	request_release(&last);
+	return rc;
+}
+
+/* Nobody wants the unsent requests of what was saved before any more: they could not even be reached to
+ * approve or to cancel them. */
+static void withdraw_older(struct engine *e, const struct reading *r)
+{
+	struct request last;
+
+	if (last_submitted(e, r, &last) < 0)
+		return;
+	control_withdraw(e, last.node, "other content was saved before it was sent");
+	request_release(&last);
 }
 
 static int insert(struct engine *e, struct reading *r, struct request *q,
@@ -169,8 +188,11 @@ static int insert(struct engine *e, struct reading *r, struct request *q,
 {
 	CLEANUP_FREE char *line = xasprintf("queued: %s", q->path);
 
+	/* Before: after a crash in between, this text is still due. */
+	if (!force)
+		withdraw_older(e, r);
 	catalogue_begin(e->cat, DB_FULL);
-	int rc = unchanged(e, &r->node, force) ? 0 : -EAGAIN;
+	int rc = unchanged(e, r, force) ? 0 : -EAGAIN;
 	if (rc == 0)
 		rc = request_insert(e->cat, q, refs->items, refs->count, line);
 	return catalogue_end(e->cat, rc);
@@ -199,8 +221,8 @@ static int queue(struct engine *e, struct reading *r, const unsigned char *hash,
 	sodium_bin2hex(q.key, sizeof q.key, raw, sizeof raw);
 	memcpy(q.hash, hash, sizeof q.hash);
 	if (rc == 0)
-		rc = references_snapshot(e->cat, &r->prompt, r->node.parent, r->references_folder,
-			q.key, &refs, error);
+		rc = references_snapshot(e, r->node.id, &r->prompt, r->node.parent,
+			r->references_folder, q.key, &refs, error);
 	if (rc == 0)
 		rc = account_check(e, &r->prompt, refs.count, error);
 	q.n_references = (int)refs.count;
@@ -215,28 +237,26 @@ static int queue(struct engine *e, struct reading *r, const unsigned char *hash,
 	return rc < 0 ? rc : 1;
 }
 
+/* Clears what was owed, where nothing has happened to the file since. */
+static void settled(struct engine *e, const struct reading *r)
+{
+	catalogue_begin(e->cat, DB_NORMAL);
+	int rc = unchanged(e, r, false) ? 0 : -EAGAIN;
+	if (rc == 0)
+		rc = tree_set_pending(e->cat, r->node.id, PENDING_NONE);
+	catalogue_end(e->cat, rc);
+	engine_tell(e, CHANGE_REQUEST, r->node.id, r->node.request, 0, 0);
+}
+
 static int commit_reading(struct engine *e, struct reading *r, bool force, char **error)
 {
 	unsigned char hash[REQUEST_HASH_SIZE];
 
 	crypto_hash_sha256(hash, (const unsigned char *)r->text.data, r->text.len);
-	if (!force && is_old_news(e, r, hash)) {
-		tree_draft_set(e->cat, r->node.id, 0, NULL);
-		tree_set_pending(e->cat, r->node.id, PENDING_NONE);
-		engine_tell(e, CHANGE_REQUEST, r->node.id, r->node.request, 0, 0);
-		return 0;
-	}
+	if (!force && is_old_news(e, r, hash))
+		return take_over(e, r);
 	const int rc = reading_parse(e, r, error);
 	return rc < 0 ? rc : queue(e, r, hash, force, error);
-}
-
-/* Clears what was owed, where nothing has happened to the file since. */
-static void settled(struct engine *e, const struct node *n)
-{
-	catalogue_begin(e->cat, DB_NORMAL);
-	int rc = unchanged(e, n, false) ? tree_set_pending(e->cat, n->id, PENDING_NONE) : 0;
-	catalogue_end(e->cat, rc < 0 ? rc : 0);
-	engine_tell(e, CHANGE_REQUEST, n->id, 0, 0, 0);
 }
 
 static int commit_loaded(struct engine *e, struct reading *r, bool force, char **error)
@@ -250,20 +270,47 @@ static int commit_loaded(struct engine *e, struct reading *r, bool force, char *
 
 /* The text was at fault: a draft with a note. This machine was: the same, and tried again. When the
  * file changed meanwhile (-EAGAIN), that change will have it looked at again. */
-static void not_committed(struct engine *e, const struct reading *r, int rc, const char *why)
+static void not_committed(struct engine *e, int64_t node, const struct reading *r, int rc,
+	const char *why)
 {
 	if (rc == -EAGAIN || rc == -ENOENT || rc == -ESTALE)
 		return;
 	if (rc == -EINVAL && why) {
 		/* The note first: who looks in between must not find a file that owes nothing. */
-		note(e, r->node.id, -rc, why);
-		settled(e, &r->node);
+		note(e, node, -rc, why);
+		settled(e, r);
 		return;
 	}
 	CLEANUP_FREE char *text = xasprintf("not queued yet: %s; it is tried again by itself",
 		why ? why : strerror(-rc));
-	note(e, r->node.id, -rc, text);
-	engine_post(e, settle, r->node.id, &retry_delay_ms);
+	note(e, node, -rc, text);
+	settle_retry(e, node);
+}
+
+/* The close of its last writer, if that could not be noted when it happened. */
+static int note_close(struct engine *e, int64_t node)
+{
+	struct file_closed closed;
+	const int rc = file_settle(e->cat, node, &closed);
+
+	if (closed.draft)
+		engine_tell(e, CHANGE_REQUEST, node, 0, 0, 0);
+	return rc;
+}
+
+/* Nothing to parse, and somebody asked for it. */
+static int say_why_not(const struct reading *r, char **why)
+{
+	const char *name = r->name ? r->name : "it";
+
+	if (r->hidden)
+		return fail(why, -EINVAL,
+			"%s is in a folder whose name begins with a dot: what is there is not sent",
+			name);
+	return fail(why, -EINVAL,
+		names_is_prompt(name) ? "%s holds nothing to send"
+				      : "%s is no prompt: its name has to end in .prompt",
+		name);
 }
 
 int commit_node(struct engine *e, int64_t node, bool force, char **error)
@@ -271,21 +318,23 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error)
 	char *why = NULL;
 	struct reading r = {0};
 
-	int rc = reading_load(e, node, &r, &why);
+	int rc = note_close(e, node);
+	if (rc == 0)
+		rc = reading_load(e, node, &r, &why);
 	if (rc == 0) {
 		rc = commit_loaded(e, &r, force, &why);
 	} else if (rc == 1 && force) {
-		rc = fail(&why, -EINVAL, "%s holds nothing to send", r.name ? r.name : "it");
+		rc = say_why_not(&r, &why);
 	} else if (rc == 1) {
-		if (r.node.pending == PENDING_CLOSED)
-			settled(e, &r.node);
+		if (r.node.pending == PENDING_CLOSED && !r.hidden)
+			settled(e, &r);
 		rc = 0;
 	}
 
 	if (rc > 0)
 		engine_kick(e);
 	else if (rc < 0 && !force)
-		not_committed(e, &r, rc, why);
+		not_committed(e, node, &r, rc, why);
 	if (rc < 0 && error) {
 		*error = why ? why : xstrdup(strerror(-rc));
 		why = NULL;
@@ -293,6 +342,11 @@ int commit_node(struct engine *e, int64_t node, bool force, char **error)
 	free(why);
 	reading_release(&r);
 	return rc;
+}
+
+void engine_commit_now(struct engine *e, int64_t node)
+{
+	commit_node(e, node, false, NULL);
 }
 
 /* ---- FLUSH: what the writer must mend ---- */
@@ -309,121 +363,68 @@ int engine_validate(struct engine *e, int64_t node)
 	if (rc == 0)
 		rc = account_check(e, &r.prompt, r.prompt.n_references, &why);
 	reading_release(&r);
-	if (rc < 0 && why) {
+	if (rc == -EINVAL && why) {
 		note(e, node, -rc, why);
 		return rc;
 	}
+	/* What went wrong here is none of the writer's: the text is durable, and the commit sees to it. */
 	if (rc == 0 && tree_draft_get(e->cat, node, &err, NULL, NULL) == 0)
 		note(e, node, 0, NULL);
-	return rc < 0 ? rc : 0;
-}
-
-/* ---- settling ---- */
-
-static void settle_free(struct engine *e, struct settle *s)
-{
-	timer_cancel(&e->timers, &s->timer);
-	list_remove(&s->link);
-	free(s);
-}
-
-static struct settle *settle_find(struct engine *e, int64_t node)
-{
-	list_for_each_safe (pos, next, &e->settling) {
-		struct settle *s = CONTAINER_OF(pos, struct settle, link);
-
-		if (s->node == node)
-			return s;
-	}
-	return NULL;
-}
-
-static void settle_over(struct timer *timer)
-{
-	struct settle *s = CONTAINER_OF(timer, struct settle, timer);
-	struct engine *e = s->e;
-	const int64_t node = s->node;
-
-	settle_free(e, s);
-	commit_node(e, node, false, NULL);
-}
-
-/* delay_ms: NULL for the settle time. */
-static void settle(struct engine *e, int64_t node, void *delay_ms)
-{
-	const int64_t delay = delay_ms ? *(int64_t *)delay_ms : e->config.settle_ms;
-	struct settle *s = settle_find(e, node);
-
-	if (!s) {
-		s = xcalloc(1, sizeof *s);
-		*s = (struct settle){.timer.fire = settle_over, .e = e, .node = node};
-		list_append(&e->settling, &s->link);
-	}
-	timer_set(&e->timers, &s->timer, clock_mono_ms() + delay);
-}
-
-static void disturb(struct engine *e, int64_t node, void *arg)
-{
-	struct settle *s = settle_find(e, node);
-
-	(void)arg;
-	if (s)
-		settle_free(e, s);
-}
-
-void engine_settle(struct engine *e, int64_t node)
-{
-	engine_post(e, settle, node, NULL);
-}
-
-void engine_disturb(struct engine *e, int64_t node)
-{
-	engine_post(e, disturb, node, NULL);
-}
-
-void engine_commit_now(struct engine *e, int64_t node)
-{
-	commit_node(e, node, false, NULL);
-}
-
-void commit_release(struct engine *e)
-{
-	list_for_each_safe (pos, next, &e->settling)
-		settle_free(e, CONTAINER_OF(pos, struct settle, link));
+	return 0;
 }
 
 /* ---- start-up ---- */
 
-/* A file that was closed by its last writer is owed its commit. One that was flushed and perhaps
- * still open is a draft: its writer may have had more to say (`(a; b) > f` flushes between the
- * two), and half a prompt is not worth paying for. */
+/* A file that was flushed and perhaps still open when the mount ended is a draft: its writer may
+ * have had more to say (`(a; b) > f` flushes between the two), and half a prompt is not worth paying
+ * for. What was submitted already under its name is not paid again: it goes the way of any commit. */
+static void leave_draft(struct engine *e, const struct reading *r, bool has_text)
+{
+	unsigned char hash[REQUEST_HASH_SIZE];
+	struct node now;
+
+	crypto_hash_sha256(hash, (const unsigned char *)r->text.data, r->text.len);
+	catalogue_begin(e->cat, DB_NORMAL);
+	/* Whoever writes to it since the start will see to it. */
+	int rc = tree_get(e->cat, r->node.id, &now);
+	if (rc == 0 && (now.pending != PENDING_WRITTEN || file_is_changing(e->cat, now.id)))
+		rc = -EAGAIN;
+	const bool old = rc == 0 && has_text && is_old_news(e, r, hash);
+	if (rc == 0 && has_text && !old)
+		rc = tree_draft_set(e->cat, now.id, ECANCELED,
+			"the mount ended while this file was being written; what had reached it "
+			"is here");
+	if (rc == 0)
+		rc = tree_set_pending(e->cat, now.id, old ? PENDING_CLOSED : PENDING_NONE);
+	rc = catalogue_end(e->cat, rc);
+	if (rc == 0 && old)
+		commit_node(e, now.id, false, NULL);
+	else if (rc == 0)
+		engine_tell(e, CHANGE_REQUEST, now.id, 0, 0, 0);
+}
+
 static void recover_one(struct engine *e, int64_t node)
 {
-	struct node n;
-
-	if (tree_get(e->cat, node, &n) < 0)
-		return;
-	if (n.pending == PENDING_CLOSED) {
-		commit_node(e, node, false, NULL);
-		return;
-	}
 	struct reading r = {0};
-	const bool prompt = reading_load(e, node, &r, NULL) == 0;
-	tree_set_pending(e->cat, node, PENDING_NONE);
-	if (prompt)
-		note(e, node, EINTR,
-			"the mount ended while this file was being written; what had reached it "
-			"is here, and nothing was sent. Save it again, or send it as it is: "
-			"echo 'again PATH' > control");
+	const int rc = reading_load(e, node, &r, NULL);
+
+	if (rc == -ENOENT || rc == -EIO)
+		log_warning("file %lld cannot be looked at: %s", (long long)node, strerror(-rc));
+	else if (r.node.pending == PENDING_CLOSED)
+		commit_node(e, node, false, NULL);
+	else
+		leave_draft(e, &r, rc <= 0);
 	reading_release(&r);
 }
 
 void commit_recover(struct engine *e)
 {
-	int64_t *ids = xcalloc(RECOVER_MAX, sizeof *ids);
-	const int n = tree_pending(e->cat, ids, RECOVER_MAX);
+	int64_t ids[RECOVER_BATCH], after = 0;
+	int n;
 
-	for (int i = 0; i < n; i++)
-		recover_one(e, ids[i]);
-	free(ids);
+	while ((n = tree_pending(e->cat, after, ids, RECOVER_BATCH)) > 0) {
+		for (int i = 0; i < n; i++)
+			recover_one(e, ids[i]);
+		after = ids[n - 1];
+	}
 }

@@ -24,7 +24,11 @@ static int latest(struct engine *e, const struct node *n, struct request *r, cha
 
 static int not_now(const struct request *r, const char *verb, char **error)
 {
-	return fail(error, -EINVAL, "it is %s; %s is not possible", life_name(r->state), verb);
+	const bool at_hub = r->state == REQUEST_SENDING || r->state == REQUEST_RUNNING;
+	const bool over = r->state == REQUEST_SUCCEEDED || r->state == REQUEST_FAILED;
+
+	return fail(error, -EINVAL, "it %s %s%s; %s is not possible", over ? "has" : "is",
+		life_name(r->state), at_hub ? " and cannot be called back" : "", verb);
 }
 
 static int moved(int rc, char **error)
@@ -34,9 +38,12 @@ static int moved(int rc, char **error)
 
 static int do_again(struct engine *e, const struct node *n, char **error)
 {
-	const int rc = commit_node(e, n->id, true, error);
+	CLEANUP_FREE char *why = NULL;
+	const int rc = commit_node(e, n->id, true, &why);
 
-	return rc < 0 ? rc : 0;
+	if (rc == -EINPROGRESS)
+		return fail(error, rc, "%s; it is on its way, say it again in a moment", why);
+	return rc < 0 ? fail(error, rc, "%s", why) : 0;
 }
 
 static int do_retry(struct engine *e, const struct node *n, char **error)
@@ -91,7 +98,7 @@ static int do_approve(struct engine *e, const struct node *n, char **error)
 		return rc;
 	if (r.state == REQUEST_HELD && r.hold == HOLD_PAUSED) {
 		/* It would be held again, and let past its budget later. */
-		rc = fail(error, -EINVAL, "it is held by the pause; echo resume > control");
+		rc = fail(error, -EINVAL, "it is held by the pause; resume goes on");
 	} else if (r.state == REQUEST_HELD) {
 		r.approved = true;
 		r.hold = HOLD_NONE;
@@ -192,15 +199,26 @@ static int on_folder(struct engine *e, int64_t folder, verb_fn *fn, int *done)
 	return rc;
 }
 
+/* "requests/cat.prompt", or the whole path as a shell knows it. */
+static int find_path(struct engine *e, const char *path, struct node *n)
+{
+	const char *mount = e->config.mountpoint ? e->config.mountpoint : "";
+	const size_t len = strlen(mount);
+
+	if (len > 0 && strncmp(path, mount, len) == 0 && path[len] == '/')
+		path += len;
+	while (*path == '/')
+		path++;
+	return tree_resolve(e->cat, 0, path, n);
+}
+
 static int on_path(struct engine *e, const struct verb *v, const char *path, char **error)
 {
 	CLEANUP_FREE char *why = NULL;
 	struct node n;
 	int done = 0;
 
-	while (*path == '/')
-		path++;
-	int rc = tree_resolve(e->cat, 0, path, &n);
+	int rc = find_path(e, path, &n);
 	if (rc < 0)
 		return fail(error, -EINVAL, "%s: no such file; write the path from the mount down, "
 			"as in: %s requests/cat.prompt", path, v->name);
@@ -279,23 +297,25 @@ int engine_control(struct engine *e, const char *line, char **error)
 	return rc;
 }
 
-/* ---- a prompt was removed ---- */
+/* ---- a prompt was removed, or saved with other content ---- */
 
-/* What is sent meanwhile goes on (-ESTALE). What cannot be written is withdrawn when its turn comes:
- * the queue looks for the file as well. */
-static void withdraw(struct engine *e, int64_t id)
+/*
+ * What is sent meanwhile goes on (-ESTALE). What cannot be written is withdrawn when its turn comes:
+ * the queue looks for the file as well. One whose answer was lost and that a hub knows by its key goes
+ * on: it may be paid, going on costs nothing more, and its pictures come to /generations.
+ */
+static void withdraw(struct engine *e, int64_t id, const char *why)
 {
 	struct request r;
 
 	if (request_get(e->cat, id, &r) < 0)
 		return;
-	if (r.state == REQUEST_QUEUED || r.state == REQUEST_HELD)
-		life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL,
-			"canceled: %s was removed before it was sent", r.path);
+	if ((r.state == REQUEST_QUEUED || r.state == REQUEST_HELD) && r.reason == OUTCOME_OK)
+		life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL, "canceled: %s", why);
 	request_release(&r);
 }
 
-void engine_removed(struct engine *e, int64_t node)
+void control_withdraw(struct engine *e, int64_t node, const char *why)
 {
 	int64_t ids[BATCH], after = 0;
 	int n;
@@ -303,6 +323,11 @@ void engine_removed(struct engine *e, int64_t node)
 	while ((n = request_unsent_of_node(e->cat, node, after, ids, BATCH)) > 0)
 		for (int i = 0; i < n; i++) {
 			after = ids[i];
-			withdraw(e, ids[i]);
+			withdraw(e, ids[i], why);
 		}
+}
+
+void engine_removed(struct engine *e, int64_t node)
+{
+	control_withdraw(e, node, "the prompt was removed before it was sent");
 }

@@ -120,7 +120,6 @@ static void *engine_main(void *arg)
 	answer_recover(e);
 	follow_recover(e);
 	commit_recover(e);
-	pictures_start(e);
 	day_began(&e->midnight);
 	e->kicked = true;
 	while (run_commands(e)) {
@@ -129,8 +128,10 @@ static void *engine_main(void *arg)
 			e->kicked = false;
 			submit_queue(e);
 		}
-		net_run(e->net,
-			e->kicked ? 0 : timers_wait_ms(&e->timers, clock_mono_ms(), -1));
+		net_run(e->net, e->kicked || pictures_are_due(e)
+				? 0
+				: timers_wait_ms(&e->timers, clock_mono_ms(), -1));
+		pictures_turn(e);
 	}
 	finish_posts(e);
 	return NULL;
@@ -154,6 +155,9 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	e->config.hub = origin;
 	e->config.key = xstrdup_or_null(config->key);
 	e->config.cache_dir = xstrdup_or_null(config->cache_dir);
+	e->config.mountpoint = xstrdup_or_null(config->mountpoint);
+	e->control = config->mountpoint ? xasprintf("%s/control", config->mountpoint)
+					: xstrdup("control");
 	if (e->config.sending_max <= 0)
 		e->config.sending_max = 4;
 	if (e->config.running_max <= 0)
@@ -166,7 +170,6 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	list_init(&e->commands);
 	list_init(&e->flights);
 	list_init(&e->errands);
-	list_init(&e->settling);
 	list_init(&e->adoptions);
 	catalogue_models_load(cat, &e->models, &(int64_t){0});
 
@@ -184,8 +187,10 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 
 int engine_start(struct engine *e)
 {
-	const int rc = thread_start(&e->thread, "engine", engine_main, e);
+	int rc = pictures_start(e);
 
+	if (rc == 0)
+		rc = thread_start(&e->thread, "engine", engine_main, e);
 	e->running = rc == 0;
 	return rc;
 }
@@ -207,7 +212,7 @@ void engine_stop(struct engine *e, int64_t grace_ms)
 	pictures_release(e);
 	follow_release(e);
 	account_release(e);
-	commit_release(e);
+	settle_release(e);
 }
 
 void engine_destroy(struct engine *e)
@@ -231,5 +236,7 @@ void engine_destroy(struct engine *e)
 	free((char *)e->config.hub);
 	free((char *)e->config.key);
 	free((char *)e->config.cache_dir);
+	free((char *)e->config.mountpoint);
+	free(e->control);
 	free(e);
 }

@@ -26,10 +26,12 @@ struct engine_config {
 	const char *hub;	 /* base URL */
 	const char *key;	 /* NULL: none */
 	const char *cache_dir;	 /* pictures */
+	const char *mountpoint;	 /* absolute; NULL when nothing is mounted */
 	int64_t cache_max;	 /* bytes; 0: no limit */
 	int64_t max_spend;	 /* credits a day; -1: no limit */
 	int64_t settle_ms;	 /* from the last close to the commit */
 	bool eager;		 /* download pictures at success */
+	int read_ahead;		 /* pictures fetched ahead of a reader of several; 0: none */
 	int sending_max;	 /* POSTs under way at once; 0: 4 */
 	int running_max;	 /* generations in flight at once, sent or polled; 0: no limit */
 };
@@ -71,6 +73,8 @@ void engine_settle(struct engine *e, int64_t node);
 /* It got its name by a rename: look at it now, on this thread; the request is durably queued (or
  * a note is made) when this returns. */
 void engine_commit_now(struct engine *e, int64_t node);
+/* A folder lost the dot that hid it: what was closed in it is looked at after the settle time. */
+void engine_folder_shown(struct engine *e);
 /* It was opened for writing, unlinked or renamed away: no commit from an earlier settle. */
 void engine_disturb(struct engine *e, int64_t node);
 /* The prompt file was removed: withdraws its request when that has not been sent. */
@@ -122,10 +126,18 @@ struct picture;
  * row id; -ENOENT. */
 int picture_open(struct engine *e, int64_t image, struct picture **out);
 void picture_close(struct picture *p);
+/* Another hold on an open picture, given back by picture_close(). Returns p. */
+struct picture *picture_hold(struct picture *p);
+/* Whether, now that a reader's first byte is about to be read, those that follow should be fetched:
+ * then engine_fetch_following() is to be called, behind picture_wait() so as not to delay it. */
+bool picture_leads_on(struct picture *p);
+void engine_fetch_following(struct engine *e, int64_t image);
 /* A descriptor on which bytes [offset, offset+len) of the picture (cut at its size) may be pread
- * now, valid until picture_close(); -EAGAIN when they are not here yet. *complete is set when the
- * whole picture is here and checked. */
+ * now; -EAGAIN when they are not here yet. *complete is set when the whole picture is here and
+ * checked: the descriptor is then valid until picture_close(), otherwise until picture_fd_done(),
+ * which has to follow. */
 int picture_fd(struct picture *p, int64_t offset, size_t len, bool *complete);
+void picture_fd_done(struct picture *p);
 /* Starts the download if need be and calls fn(arg, fd or -errno) when those bytes are here, or the
  * download has failed (-EIO: short, over-long, wrong type; -ETIMEDOUT, …; the log says why). */
 typedef void picture_ready_fn(void *arg, int fd_or_error);

@@ -4,13 +4,13 @@
  * One thread, the engine's, owns everything marked (thread). Other threads reach it by
  * engine_post(). `lock` is a leaf: nothing is called with it held.
  *
- *	commit.c	the commit rule: a file of /requests → a queued request
+ *	commit.c	the commit rule: a file of /requests → a queued request; settle.c: when
  *	judge.c		whether a queued request may be sent: pause, price, budget, balance
  *	submit.c	the queue and the sending: the gate, the intent, the paid POST
  *	answer.c	what came of a POST; start-up
- *	follow.c	polls; success; the pictures' sizes
+ *	follow.c	polls (flight.h): record.c, landing.c
  *	account.c	models, balance, whether the hub answers
- *	pictures.c	downloads and the disk cache (cache.h)
+ *	pictures.c	pictures (picture.h): readers; fetch.c, keep.c, ahead.c, cache.c
  *	adopt.c		generations that others started
  *	control.c	the verbs
  *	words.c		everything said to people; text.c serves it
@@ -41,6 +41,7 @@ struct refresh {
 
 struct engine {
 	struct engine_config config; /* strings owned */
+	char *control;		     /* the control file, as messages call it */
 	struct catalogue *cat;
 	struct engine_events events;
 	struct net *net; /* (thread) */
@@ -75,6 +76,7 @@ struct engine {
 	struct list flights;	  /* generations followed: struct flight */
 	int n_flights;
 	void *flight_tree;	  /* the same by generation, tsearch(3) */
+	int64_t poll_line_ms;	  /* when the last poll in line has its turn (monotonic) */
 	struct list errands;	  /* arguments of calls that only net's `done` would free */
 	struct timer midnight;	  /* a new day's budget */
 	bool idempotent;	  /* its last good answer announced it (setting "idempotent") */
@@ -84,7 +86,7 @@ struct engine {
 	int64_t lost_ms;	  /* monotonic: when the last one became so */
 	bool held_anew;		  /* one was refused for its credits: the next balance is news */
 
-	struct list settling;	  /* files waiting for their settle time: struct settle */
+	void *settling;		  /* files waiting for their settle time: tsearch(3), by node */
 	struct refresh models_refresh, balance_refresh;
 	struct list adoptions;	  /* look-ups waiting for the hub: struct adoption */
 
@@ -104,7 +106,14 @@ void engine_kick(struct engine *e);
  * *error when nothing was queued because of the text; 1 when a request was queued, else 0. */
 int commit_node(struct engine *e, int64_t node, bool force, char **error);
 void commit_recover(struct engine *e);
-void commit_release(struct engine *e);
+
+/* settle.c */
+/* Looks at it again in a few seconds: this machine was at fault. Any thread. */
+void settle_retry(struct engine *e, int64_t node);
+void settle_release(struct engine *e); /* (thread) */
+
+/* control.c: withdraws what was made of a prompt and is not sent. Not in a transaction. */
+void control_withdraw(struct engine *e, int64_t node, const char *why);
 
 /* judge.c: what is to become of a queued request now. Fills in what the verdict goes by: model,
  * price, balance; hold, reason and text for those that stop it. (thread) */
@@ -150,7 +159,7 @@ void answer_release(struct engine *e);
 /* With a move to a state that ends or gives back a try: settles its charge by r->charged. */
 extern const struct life_with answer_settle;
 
-/* follow.c (thread) */
+/* follow.c, record.c (thread) */
 void follow_recover(struct engine *e);
 /* Takes a generation's first answer (a POST's, an adoption's): inserts or updates its row and
  * follows it to its end. Inside a transaction of the caller's; -errno. */
@@ -194,9 +203,13 @@ void adopt_release(struct engine *e, int error);
 
 /* pictures.c */
 struct pictures *pictures_create(struct engine *e, char **error);
-void pictures_start(struct engine *e);	 /* (thread) */
-void pictures_release(struct engine *e); /* (thread): ends downloads, answers waiters */
+int pictures_start(struct engine *e);	 /* its own thread; a negative errno */
+void pictures_release(struct engine *e); /* ends it and the downloads, answers waiters */
 void pictures_destroy(struct pictures *p);
+/* At the end of each turn of the loop. (thread) */
+void pictures_turn(struct engine *e);
+/* The turn should not wait for the network. (thread) */
+bool pictures_are_due(const struct engine *e);
 /* The picture is listed: downloads it now when config.eager. (thread) */
 void pictures_listed(struct engine *e, int64_t image);
 /* Downloads a picture whose size the server did not tell: calls done(arg, size, type, width,

@@ -151,7 +151,7 @@ static bool is_gone(struct engine *e, const struct request *r)
 
 enum verdict judge(struct engine *e, struct request *r)
 {
-	if (is_gone(e, r))
+	if (r->reason == OUTCOME_OK && is_gone(e, r))
 		return VERDICT_CANCEL;
 	if (paused(e))
 		return hold(r, HOLD_PAUSED, NULL);

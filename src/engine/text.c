@@ -37,7 +37,7 @@ static char *why_waiting(struct engine *e)
 	char *why = NULL;
 
 	if (paused && strcmp(paused, "1") == 0)
-		return xstrdup("paused; echo resume > control");
+		return xstrdup("the queue is paused");
 	pthread_mutex_lock(&e->lock);
 	if (e->gate_why)
 		why = xasprintf("waits for the hub (%s)", e->gate_why);
@@ -50,7 +50,7 @@ static char *why_waiting(struct engine *e)
 static char *render(struct engine *e, const struct request *r,
 	char *(*words)(const struct request *r, const struct words_context *c))
 {
-	struct words_context c = {.now_ms = clock_wall_ms()};
+	struct words_context c = {.now_ms = clock_wall_ms(), .control = e->control};
 	struct generation g = {0};
 	CLEANUP_FREE char *waiting = r->state == REQUEST_QUEUED ? why_waiting(e) : NULL;
 
@@ -98,6 +98,12 @@ static void view_release(struct view *v)
 		request_release(&v->request);
 }
 
+/* Of a draft: what this machine has trouble with is tried again by itself. */
+static bool goes_on(const struct view *v)
+{
+	return v->node.pending == PENDING_CLOSED && v->draft_err != EINVAL;
+}
+
 static int prompt_text(struct engine *e, int64_t node, bool error, char **text)
 {
 	struct view v;
@@ -108,11 +114,18 @@ static int prompt_text(struct engine *e, int64_t node, bool error, char **text)
 	*text = NULL;
 	if (v.draft && error) {
 		CLEANUP_FREE char *path = tree_path(e->cat, node);
-		*text = words_draft_error(path ? path : "it", v.draft_err, v.draft);
+		*text = words_draft_error(path ? path : "it", v.draft_err, v.draft, goes_on(&v),
+			e->control);
 	} else if (v.draft) {
-		*text = words_draft_status(v.draft_err, v.draft);
+		*text = words_draft_status(v.draft);
+	} else if (v.node.pending != PENDING_NONE && !error) {
+		/* What is known is of the content before this one. */
+		*text = xstrdup(v.node.pending == PENDING_CLOSED
+				? "draft: it was saved just now and is about to be sent\n"
+				: "draft: it is being written\n");
 	} else if (v.has_request) {
-		*text = error ? words_error(&v.request) : render(e, &v.request, words_status);
+		*text = error ? words_error(&v.request, e->control)
+			      : render(e, &v.request, words_status);
 	}
 	view_release(&v);
 	return *text ? 0 : -ENOENT;
@@ -129,10 +142,17 @@ char *engine_progress(struct engine *e, int64_t node, bool *final, int *err)
 		*err = ENOENT;
 		return xstrdup("it was removed\n");
 	}
-	if (v.draft) {
+	if (file_has_writer(e->cat, node)) {
+		*final = false;
+		line = xstrdup("being written\n");
+	} else if (v.draft) {
 		*err = v.draft_err ? v.draft_err : EINVAL;
-		line = words_draft_status(v.draft_err, v.draft);
-	} else if (v.node.pending != PENDING_NONE || file_has_writer(e->cat, node)) {
+		*final = !goes_on(&v);
+		line = words_draft_status(v.draft);
+	} else if (v.node.pending != PENDING_NONE && tree_is_hidden(e->cat, v.node.parent)) {
+		*err = ENODATA;
+		line = words_draft_status("what is in a folder whose name begins with a dot is not sent");
+	} else if (v.node.pending != PENDING_NONE) {
 		*final = false;
 		line = xstrdup(v.node.pending == PENDING_CLOSED ? "settling\n" : "being written\n");
 	} else if (v.has_request) {
@@ -141,7 +161,7 @@ char *engine_progress(struct engine *e, int64_t node, bool *final, int *err)
 		line = render(e, &v.request, words_progress);
 	} else {
 		*err = ENODATA;
-		line = xstrdup("draft: nothing is written in it yet\n");
+		line = words_draft_status("there is no prompt text in it yet");
 	}
 	view_release(&v);
 	return line;
@@ -180,7 +200,7 @@ static int generation_error(struct engine *e, const struct generation *g, char *
 		return -ENOENT;
 	if (g->request && request_get(e->cat, g->request, &r) == 0) {
 		if (r.generation == g->id)
-			*text = words_error(&r);
+			*text = words_error(&r, e->control);
 		request_release(&r);
 	}
 	if (!*text)
@@ -269,6 +289,13 @@ static int account_text(struct engine *e, bool json, char **text)
 	return 0;
 }
 
+/* No answer at all, in contrast to one that is of no use. */
+static bool is_silence(enum outcome o)
+{
+	return o == OUTCOME_NO_HOST || o == OUTCOME_NO_CONNECTION || o == OUTCOME_TLS ||
+		o == OUTCOME_TIMEOUT;
+}
+
 static char *hub_text(struct engine *e)
 {
 	char *text;
@@ -277,8 +304,9 @@ static char *hub_text(struct engine *e)
 	if (!e->hub_heard)
 		text = xasprintf("%s has not answered yet.\n", e->config.hub);
 	else if (e->hub_message)
-		text = xasprintf("%s does not answer as it should: %s.\n%s\n", e->config.hub,
-			e->hub_message, outcome_fact(e->hub_outcome)->advice
+		text = xasprintf("%s does not answer%s: %s.\n%s\n", e->config.hub,
+			is_silence(e->hub_outcome) ? "" : " as it should", e->hub_message,
+			outcome_fact(e->hub_outcome)->advice
 				? outcome_fact(e->hub_outcome)->advice
 				: "It is tried again by itself.");
 	else
@@ -300,6 +328,19 @@ static void add_money(struct engine *e, struct buf *b)
 	buf_addstr(b, " (what is under way counted in full)\n");
 }
 
+static void add_counts(struct buf *b, const int64_t counts[REQUEST_STATES])
+{
+	const char *between = "";
+
+	buf_addstr(b, "requests: ");
+	for (int s = 0; s < REQUEST_STATES; s++)
+		if (counts[s] > 0) {
+			buf_printf(b, "%s%lld %s", between, (long long)counts[s], life_name(s));
+			between = ", ";
+		}
+	buf_addstr(b, *between ? "\n" : "none yet\n");
+}
+
 static char *control_text(struct engine *e)
 {
 	CLEANUP_FREE char *hub = hub_text(e);
@@ -309,8 +350,9 @@ static char *control_text(struct engine *e)
 
 	buf_init(&b, CONTROL_MAX);
 	buf_addstr(&b,
-		"Write a line, a verb and a path, for instance:\n"
-		"  echo 'retry requests/cat.prompt' > control\n\n"
+		"Write a line, a verb and a path from here down, for instance:\n");
+	buf_printf(&b, "  echo 'retry requests/cat.prompt' > '%s'\n\n", e->control);
+	buf_addstr(&b,
 		"again PATH    send the same prompt once more (and pay for it)\n"
 		"retry PATH    try again what was refused, has failed or is unknown\n"
 		"cancel PATH   withdraw what was not sent, let rest what is unknown\n"
@@ -322,11 +364,7 @@ static char *control_text(struct engine *e)
 	buf_addstr(&b, hub);
 	add_money(e, &b);
 	request_counts(e->cat, counts);
-	buf_addstr(&b, "requests:");
-	for (int s = 0; s < REQUEST_STATES; s++)
-		if (counts[s] > 0)
-			buf_printf(&b, " %s %lld", life_name(s), (long long)counts[s]);
-	buf_addstr(&b, "\n");
+	add_counts(&b, counts);
 	if (waiting)
 		buf_printf(&b, "queue: %s\n", waiting);
 	pthread_mutex_lock(&e->lock);

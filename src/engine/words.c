@@ -9,18 +9,19 @@ enum { TEXT_MAX = 8192 };
 static const struct {
 	int err;
 	const char *why;
-	const char *next; /* %s is the path */
+	const char *next; /* before the command */
+	const char *verb;
 } holds[] = {
-	[HOLD_NONE] = {0, "", ""},
+	[HOLD_NONE] = {0, "", "", ""},
 	[HOLD_BUDGET] = {EDQUOT, "it would go over the day's budget (--max-spend)",
-		"it goes on by itself tomorrow; now: echo 'approve %s' > control"},
+		"it goes on by itself once a day's budget has room for it; now: ", "approve"},
 	[HOLD_BALANCE] = {EDQUOT, "it costs more than the balance",
-		"buy credits, it then goes on by itself; or: echo 'cancel %s' > control"},
+		"buy credits, it then goes on by itself; or: ", "cancel"},
 	[HOLD_PRICE] = {EDQUOT, "the hub does not tell what this model costs",
-		"to send it all the same: echo 'approve %s' > control"},
+		"to send it all the same: ", "approve"},
 	[HOLD_CREDITS] = {EDQUOT, "the hub says that there are not enough credits",
-		"buy credits, it then goes on by itself; or: echo 'cancel %s' > control"},
-	[HOLD_PAUSED] = {EAGAIN, "the queue is paused", "echo resume > control"},
+		"buy credits, it then goes on by itself; or: ", "cancel"},
+	[HOLD_PAUSED] = {EAGAIN, "the queue is paused", "", "resume"},
 };
 
 /* One line of somebody else's words: no control characters, not too long. */
@@ -30,14 +31,19 @@ static void add_line(struct buf *b, const char *text)
 		buf_addch(b, (unsigned char)text[i] < ' ' || text[i] == 127 ? ' ' : text[i]);
 }
 
+static void add_number(struct buf *b, int64_t credits)
+{
+	buf_printf(b, "%lld credit%s", (long long)credits, credits == 1 ? "" : "s");
+}
+
 static void add_credits(struct buf *b, const struct request *r)
 {
 	if (r->charged >= 0)
-		buf_printf(b, "%lld credits", (long long)r->charged);
+		add_number(b, r->charged);
 	else if (r->price_low < 0)
 		buf_addstr(b, "price not known");
 	else if (r->price_low == r->price_high)
-		buf_printf(b, "%lld credits", (long long)r->price_low);
+		add_number(b, r->price_low);
 	else
 		buf_printf(b, "%lld to %lld credits", (long long)r->price_low,
 			(long long)r->price_high);
@@ -53,17 +59,37 @@ static const char *reason_of(const struct request *r)
 	return r->text ? r->text : outcome_fact(r->reason)->word;
 }
 
-static void add_next(struct buf *b, const char *format, const char *path)
+/* A text inside of single quotes of a shell. */
+static void add_quoted(struct buf *b, const char *text)
 {
-	const char *hole = strstr(format, "%s");
+	for (; *text; text++)
+		if (*text == '\'')
+			buf_addstr(b, "'\\''");
+		else
+			buf_addch(b, *text);
+}
 
-	if (!hole) {
-		buf_addstr(b, format);
-		return;
+/* A command that can be pasted from wherever one is; path NULL for a verb without one. */
+static void add_command(struct buf *b, const char *verb, const char *path, const char *control)
+{
+	buf_printf(b, path ? "echo '%s " : "echo %s", verb);
+	if (path) {
+		add_quoted(b, path);
+		buf_addch(b, '\'');
 	}
-	buf_add(b, format, (size_t)(hole - format));
-	buf_addstr(b, path);
-	buf_addstr(b, hole + 2);
+	if (control[strcspn(control, " \t\n'\"\\$`&;|<>()*?[]#~!{}")]) {
+		buf_addstr(b, " > '");
+		add_quoted(b, control);
+		buf_addch(b, '\'');
+	} else {
+		buf_printf(b, " > %s", control);
+	}
+}
+
+static void add_hold_next(struct buf *b, const struct request *r, const char *control)
+{
+	buf_addstr(b, holds[r->hold].next);
+	add_command(b, holds[r->hold].verb, r->hold == HOLD_PAUSED ? NULL : r->path, control);
 }
 
 static void add_succeeded(struct buf *b, const struct request *r, const struct words_context *c)
@@ -93,7 +119,8 @@ static void add_evidence(struct buf *b, const struct request *r)
 static void add_cost(struct buf *b, const struct request *r)
 {
 	if (r->charged > 0) {
-		buf_printf(b, "charged %lld credits", (long long)r->charged);
+		buf_addstr(b, "charged ");
+		add_number(b, r->charged);
 	} else if (!request_may_be_charged(r)) {
 		buf_addstr(b, "not charged");
 	} else {
@@ -120,7 +147,7 @@ static void add_body(struct buf *b, const struct request *r, const struct words_
 		buf_addstr(b, "; ");
 		add_cost(b, r);
 		buf_addstr(b, "; ");
-		add_next(b, holds[r->hold].next, r->path);
+		add_hold_next(b, r, c->control);
 		break;
 	case REQUEST_SENDING:
 		add_credits(b, r);
@@ -174,19 +201,22 @@ char *words_progress(const struct request *r, const struct words_context *c)
 	return words_status(r, c);
 }
 
-static const char *next_of(const struct request *r)
+static void add_next(struct buf *b, const struct request *r, const char *control)
 {
-	switch (r->state) {
-	case REQUEST_HELD:
-		return holds[r->hold].next;
-	case REQUEST_FAILED:
-	case REQUEST_REFUSED:
-		return "mend it and save the file, or try the same again: echo 'retry %s' > control";
-	default:
-		return "look at your balance and, where the hub has one, its list of generations; "
-		       "then echo 'retry %s' > control (which may pay a second time), or "
-		       "'cancel' to let it rest";
+	if (r->state == REQUEST_HELD) {
+		add_hold_next(b, r, control);
+	} else if (r->state == REQUEST_UNKNOWN) {
+		buf_addstr(b, "look at your balance and, where the hub has one, its list of "
+			      "generations; then\n         ");
+		add_command(b, "retry", r->path, control);
+		buf_addstr(b, " (which may pay a second time), or\n         ");
+		add_command(b, "cancel", r->path, control);
+		buf_addstr(b, " to let it rest");
+	} else {
+		buf_addstr(b, "mend it and save the file, or try the same again: ");
+		add_command(b, "retry", r->path, control);
 	}
+	buf_addch(b, '\n');
 }
 
 static void add_charged(struct buf *b, const struct request *r)
@@ -199,14 +229,14 @@ static void add_charged(struct buf *b, const struct request *r)
 			add_evidence(b, r);
 		}
 	} else if (r->charged > 0) {
-		buf_printf(b, "%lld credits", (long long)r->charged);
+		add_number(b, r->charged);
 	} else {
 		buf_addstr(b, "nothing");
 	}
 	buf_addch(b, '\n');
 }
 
-char *words_error(const struct request *r)
+char *words_error(const struct request *r, const char *control)
 {
 	const bool held = r->state == REQUEST_HELD;
 	struct buf b;
@@ -227,16 +257,14 @@ char *words_error(const struct request *r)
 		buf_addstr(&b, outcome_fact(r->reason)->advice);
 		buf_addstr(&b, "\n         ");
 	}
-	add_next(&b, next_of(r), r->path);
-	buf_addch(&b, '\n');
+	add_next(&b, r, control);
 	return buf_take(&b);
 }
 
-char *words_draft_status(int err, const char *text)
+char *words_draft_status(const char *text)
 {
 	struct buf b;
 
-	(void)err;
 	buf_init(&b, TEXT_MAX);
 	buf_addstr(&b, "draft: ");
 	add_line(&b, text);
@@ -244,18 +272,26 @@ char *words_draft_status(int err, const char *text)
 	return buf_take(&b);
 }
 
-char *words_draft_error(const char *path, int err, const char *text)
+char *words_draft_error(
+	const char *path, int err, const char *text, bool goes_on, const char *control)
 {
 	struct buf b;
 
-	(void)err;
 	buf_init(&b, TEXT_MAX);
 	buf_printf(&b, "what:    %s is a draft\nwhy:     ", path);
 	add_line(&b, text);
-	buf_printf(&b,
-		"\ncharged: nothing\nnext:    mend the text and save it, or, once it is right, "
-		"echo 'again %s' > control\n",
-		path);
+	buf_addstr(&b, "\ncharged: nothing\nnext:    ");
+	if (err == EINVAL) {
+		buf_addstr(&b, "mend it and save it; when what had to be mended is another file:\n"
+			       "         ");
+		add_command(&b, "again", path, control);
+	} else if (goes_on) {
+		buf_addstr(&b, "nothing: it goes on by itself as soon as it can");
+	} else {
+		buf_addstr(&b, "save it again, or send it as it is: ");
+		add_command(&b, "again", path, control);
+	}
+	buf_addch(&b, '\n');
 	return buf_take(&b);
 }
 

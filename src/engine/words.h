@@ -16,6 +16,7 @@ struct words_context {
 	const char *hub_word; /* the hub's own word for a running one, or NULL */
 	int64_t hub_since_ms; /* since when */
 	int pictures;	      /* listed */
+	const char *control;  /* the control file, as a shell finds it from anywhere */
 };
 
 /* "succeeded: 1 picture, 8 credits, gpt-image-2, 12 s\n" */
@@ -23,9 +24,12 @@ char *words_status(const struct request *r, const struct words_context *c);
 /* The line of progress while it moves: "processing 12 s\n"; words_status() once it rests. */
 char *words_progress(const struct request *r, const struct words_context *c);
 /* Four labelled lines; NULL when there is no error to speak of. */
-char *words_error(const struct request *r);
-char *words_draft_status(int err, const char *text);
-char *words_draft_error(const char *path, int err, const char *text);
+char *words_error(const struct request *r, const char *control);
+char *words_draft_status(const char *text);
+/* err EINVAL: the text or what it draws in is to be mended; any other: it may not be whole, or this
+ * machine has trouble with it. goes_on: it is tried again by itself. */
+char *words_draft_error(const char *path, int err, const char *text, bool goes_on,
+	const char *control);
 /* The positive errno with which following it ends; 0 after a success. */
 int words_errno(const struct request *r);
 

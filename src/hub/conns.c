@@ -8,26 +8,29 @@
 
 enum { SWEEP_MS = 500 };
 
+enum phase_of_conn { RECEIVING, WORKING, SENDING };
+
 struct conn {
 	struct list link;
 	int fd;
-	bool answering;
-	int64_t since_ms;
-	int64_t received;
+	enum phase_of_conn phase;
+	int64_t since_ms; /* of the phase */
+	int64_t bytes;	  /* received, or to be sent */
 };
 
 struct conns {
 	pthread_mutex_t lock;
-	pthread_cond_t changed;
+	pthread_cond_t stop;	/* stopping is set */
+	pthread_cond_t drained; /* answering is 0 */
 	struct list all;
-	int answering;
+	int answering; /* how many are working or sending */
 	bool stopping, running;
 	pthread_t sweeper;
 };
 
 static bool is_late(const struct conn *c, int64_t now)
 {
-	return !c->answering && now - c->since_ms > CONNS_FIRST_MS + c->received / CONNS_RATE;
+	return c->phase != WORKING && now - c->since_ms > CONNS_FIRST_MS + c->bytes / CONNS_RATE;
 }
 
 static void *sweeper_main(void *arg)
@@ -46,7 +49,7 @@ static void *sweeper_main(void *arg)
 				shutdown(c->fd, SHUT_RDWR);
 		}
 		while (!cs->stopping &&
-			pthread_cond_timedwait(&cs->changed, &cs->lock, &next) != ETIMEDOUT)
+			pthread_cond_timedwait(&cs->stop, &cs->lock, &next) != ETIMEDOUT)
 			;
 	}
 	pthread_mutex_unlock(&cs->lock);
@@ -59,7 +62,8 @@ struct conns *conns_start(void)
 
 	list_init(&cs->all);
 	pthread_mutex_init(&cs->lock, NULL);
-	thread_cond_init(&cs->changed);
+	thread_cond_init(&cs->stop);
+	thread_cond_init(&cs->drained);
 	cs->running = thread_start(&cs->sweeper, "sweeper", sweeper_main, cs) == 0;
 	return cs;
 }
@@ -70,11 +74,12 @@ void conns_stop(struct conns *cs)
 		return;
 	pthread_mutex_lock(&cs->lock);
 	cs->stopping = true;
-	pthread_cond_broadcast(&cs->changed);
+	pthread_cond_signal(&cs->stop);
 	pthread_mutex_unlock(&cs->lock);
 	if (cs->running)
 		pthread_join(cs->sweeper, NULL);
-	pthread_cond_destroy(&cs->changed);
+	pthread_cond_destroy(&cs->drained);
+	pthread_cond_destroy(&cs->stop);
 	pthread_mutex_destroy(&cs->lock);
 	free(cs);
 }
@@ -90,21 +95,24 @@ struct conn *conn_open(struct conns *cs, int fd)
 	return c;
 }
 
-/* Under lock. */
-static void set_answering(struct conns *cs, struct conn *c, bool answering)
+static void set_phase(struct conns *cs, struct conn *c, enum phase_of_conn phase, int64_t bytes)
 {
-	if (c->answering == answering)
-		return;
-	c->answering = answering;
-	cs->answering += answering ? 1 : -1;
+	const int64_t now = clock_mono_ms();
+
+	pthread_mutex_lock(&cs->lock);
+	cs->answering += (phase != RECEIVING) - (c->phase != RECEIVING);
 	if (cs->answering == 0)
-		pthread_cond_broadcast(&cs->changed);
+		pthread_cond_broadcast(&cs->drained);
+	c->phase = phase;
+	c->since_ms = now;
+	c->bytes = bytes;
+	pthread_mutex_unlock(&cs->lock);
 }
 
 void conn_close(struct conns *cs, struct conn *c)
 {
+	set_phase(cs, c, RECEIVING, 0);
 	pthread_mutex_lock(&cs->lock);
-	set_answering(cs, c, false);
 	list_remove(&c->link);
 	pthread_mutex_unlock(&cs->lock);
 	free(c);
@@ -113,32 +121,23 @@ void conn_close(struct conns *cs, struct conn *c)
 void conn_received(struct conns *cs, struct conn *c, size_t bytes)
 {
 	pthread_mutex_lock(&cs->lock);
-	c->received += (int64_t)bytes;
+	c->bytes += (int64_t)bytes;
 	pthread_mutex_unlock(&cs->lock);
 }
 
-void conn_answering(struct conns *cs, struct conn *c)
+void conn_working(struct conns *cs, struct conn *c)
 {
-	pthread_mutex_lock(&cs->lock);
-	set_answering(cs, c, true);
-	pthread_mutex_unlock(&cs->lock);
+	set_phase(cs, c, WORKING, 0);
+}
+
+void conn_sending(struct conns *cs, struct conn *c, int64_t bytes)
+{
+	set_phase(cs, c, SENDING, bytes);
 }
 
 void conn_idle(struct conns *cs, struct conn *c)
 {
-	pthread_mutex_lock(&cs->lock);
-	set_answering(cs, c, false);
-	c->since_ms = clock_mono_ms();
-	c->received = 0;
-	pthread_mutex_unlock(&cs->lock);
-}
-
-int conns_answering(struct conns *cs)
-{
-	pthread_mutex_lock(&cs->lock);
-	const int n = cs->answering;
-	pthread_mutex_unlock(&cs->lock);
-	return n;
+	set_phase(cs, c, RECEIVING, 0);
 }
 
 void conns_drain(struct conns *cs, int ms)
@@ -147,7 +146,7 @@ void conns_drain(struct conns *cs, int ms)
 
 	pthread_mutex_lock(&cs->lock);
 	while (cs->answering > 0)
-		if (pthread_cond_timedwait(&cs->changed, &cs->lock, &until) == ETIMEDOUT)
+		if (pthread_cond_timedwait(&cs->drained, &cs->lock, &until) == ETIMEDOUT)
 			break;
 	pthread_mutex_unlock(&cs->lock);
 }

@@ -17,6 +17,17 @@ void hub_generation_release(struct hub_generation *g)
 
 /* ---- into the queue ---- */
 
+void generation_id_make(char id[HUB_ID_SIZE])
+{
+	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+	char prefix[] = "gen_.........";
+	int64_t now = clock_wall_ms();
+
+	for (size_t i = sizeof prefix - 1; prefix[i - 1] == '.'; i--, now /= 36)
+		prefix[i - 1] = digits[now % 36];
+	hub_id_make(id, prefix, 15);
+}
+
 /* The first answer to this key stands. 1: it is there. */
 static int find_first(struct db *db, struct hub_order *o)
 {
@@ -56,84 +67,111 @@ int order_insert(struct db *db, struct hub_order *o)
 			o->account);
 	if (rc >= 0 && balance < o->price)
 		return -EDQUOT;
-	CLEANUP_FREE char *wanted = order_encode(&o->order);
 	o->created_ms = clock_wall_ms();
 	if (rc >= 0)
 		rc = db_run(db,
-			"INSERT INTO generation(id, account, status, wanted, requested, n_references,"
-			" idempotency, body_hash, created) VALUES(?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
-			"sisiisbi", o->id, o->account, wanted, o->price, (int64_t)o->n_references,
-			o->idempotency_key, (const void *)o->body_hash, sizeof o->body_hash,
-			o->created_ms);
+			"INSERT INTO generation(id, account, status, wanted, model, size, n, requested,"
+			" n_references, idempotency, body_hash, created)"
+			" VALUES(?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			"sisssiiisbi", o->id, o->account, o->wanted, o->order->model,
+			o->order->size, (int64_t)order_images(o->order), o->price,
+			(int64_t)o->n_references, o->idempotency_key, (const void *)o->body_hash,
+			sizeof o->body_hash, o->created_ms);
 	return rc < 0 ? rc : 0;
 }
 
 /* ---- reading ---- */
 
-static int load_images(struct db *db, struct hub_generation *g)
+static void add_image(struct hub_generation *g, struct db_rows *r)
 {
-	struct db_rows *r = db_query(db,
-		"SELECT id, ext, created FROM image WHERE generation = ? ORDER BY number", "s", g->id);
+	struct hub_image *i = &g->images[g->n_images++];
 
-	while (g->n_images < WIRE_IMAGES_MAX && db_next(r)) {
-		struct hub_image *i = &g->images[g->n_images++];
-
-		snprintf(i->id, sizeof i->id, "%s", db_text(r, 0));
-		i->ext = db_text_dup(r, 1);
-		i->created_ms = db_int(r, 2);
-	}
-	return db_done(r);
+	snprintf(i->id, sizeof i->id, "%s", db_text(r, 10));
+	i->ext = db_text_dup(r, 11);
+	i->created_ms = db_int(r, 12);
 }
 
-static int load(struct db *db, const char *id, int64_t account, struct hub_generation *out)
+/* Decoding takes as long as the prompt is: only who works on it needs all of the order. */
+static int fill_order(struct order *o, struct db_rows *r)
 {
-	*out = (struct hub_generation){0};
-	struct db_rows *r = db_query(db,
-		"SELECT id, account, status, wanted, requested, credits, n_references,"
-		" error_message, error_code, created FROM generation WHERE id = ?",
-		"s", id);
+	const char *wanted = db_text(r, 3);
+
+	if (wanted)
+		return order_decode(wanted, strlen(wanted), o, NULL) < 0 ? -EIO : 0;
+	o->model = db_text_dup(r, 13);
+	o->size = db_text_dup(r, 14);
+	o->n = (int)db_int(r, 15);
+	return 0;
+}
+
+static int fill(struct hub_generation *g, struct db_rows *r)
+{
+	snprintf(g->id, sizeof g->id, "%s", db_text(r, 0));
+	g->account = db_int(r, 1);
+	g->status = db_text_dup(r, 2);
+	g->credits_requested = db_int(r, 4);
+	g->credits = db_int(r, 5);
+	g->n_references = (int)db_int(r, 6);
+	g->error_message = db_text_dup(r, 7);
+	g->error_code = db_text_dup(r, 8);
+	g->created_ms = db_int(r, 9);
+	return fill_order(&g->order, r);
+}
+
+/* One statement, so that a poll costs one look at the WAL: a row an image, or one without. */
+static int load(struct db *db, const char *id, int64_t account, bool to_work,
+	struct hub_generation *out)
+{
 	int rc = -ENOENT;
 
-	if (db_next(r) && (account == 0 || db_int(r, 1) == account)) {
-		const char *wanted = db_text(r, 3);
-
-		snprintf(out->id, sizeof out->id, "%s", db_text(r, 0));
-		out->account = db_int(r, 1);
-		out->status = db_text_dup(r, 2);
-		out->credits_requested = db_int(r, 4);
-		out->credits = db_int(r, 5);
-		out->n_references = (int)db_int(r, 6);
-		out->error_message = db_text_dup(r, 7);
-		out->error_code = db_text_dup(r, 8);
-		out->created_ms = db_int(r, 9);
-		rc = order_decode(wanted, strlen(wanted), &out->order, NULL) < 0 ? -EIO : 0;
+	*out = (struct hub_generation){0};
+	struct db_rows *r = db_query(db,
+		"SELECT g.id, g.account, g.status, CASE WHEN ? THEN g.wanted END, g.requested,"
+		" g.credits, g.n_references, g.error_message, g.error_code, g.created,"
+		" i.id, i.ext, i.created, g.model, g.size, g.n"
+		" FROM generation g LEFT JOIN image i ON i.generation = g.id"
+		" WHERE g.id = ? ORDER BY i.number",
+		"is", (int64_t)to_work, id);
+	while (out->n_images < WIRE_IMAGES_MAX && db_next(r)) {
+		if (rc == -ENOENT && (account == 0 || db_int(r, 1) == account))
+			rc = fill(out, r);
+		if (rc < 0 || db_is_null(r, 10))
+			break;
+		add_image(out, r);
 	}
 	const int done = db_done(r);
-	if (rc == 0 && done == 0)
-		rc = load_images(db, out);
 	if (rc < 0 || done < 0)
 		hub_generation_release(out);
 	return done < 0 ? done : rc;
 }
 
+static int read_one(struct store *s, const char *id, int64_t account, bool to_work,
+	struct hub_generation *out)
+{
+	struct db *db = store_read(s);
+	const int rc = load(db, id, account, to_work, out);
+
+	store_read_end(s, db);
+	return rc;
+}
+
 int generation_load(struct store *s, const char *id, int64_t account, struct hub_generation *out)
 {
-	struct db *db = store_reader(s);
+	return read_one(s, id, account, false, out);
+}
 
-	db_lock(db);
-	const int rc = load(db, id, account, out);
-	db_unlock(db);
-	return rc;
+int generation_load_to_work(struct store *s, const char *id, struct hub_generation *out)
+{
+	return read_one(s, id, 0, true, out);
 }
 
 int image_exists(struct store *s, const char *id)
 {
-	struct db *db = store_reader(s);
+	struct db *db = store_read(s);
 	int64_t found;
 
-	db_lock(db);
 	const int rc = db_get_int(db, &found, "SELECT 1 FROM image WHERE id = ?", "s", id);
-	db_unlock(db);
+	store_read_end(s, db);
 	return rc < 0 ? rc : rc ? 0 : -ENOENT;
 }
 
@@ -294,7 +332,7 @@ static int finish_job(struct db *db, void *arg)
 {
 	const struct hub_result *result = arg;
 	struct hub_generation g;
-	int rc = load(db, result->id, 0, &g);
+	int rc = load(db, result->id, 0, false, &g);
 
 	if (rc < 0)
 		return rc;

@@ -11,9 +11,10 @@
 enum {
 	CONNECTIONS = 2048,
 	CONNECTIONS_PER_ADDRESS = 1024,
-	MEMORY_PER_CONNECTION = 64 * 1024, /* bounds the head of a request */
+	MEMORY_PER_CONNECTION = 16 * 1024, /* bounds a request's head; MHD zeroes it for each */
 	THREADS = 2,
 	DRAIN_MS = 20 * 1000,
+	TICK_MS = 500,
 };
 
 /* ---- the three steps of a request ---- */
@@ -43,8 +44,7 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		 * close the connection. */
 		if (strcmp(method, "POST") != 0)
 			return MHD_YES;
-		if (route_head(r, method, url) == 0 && r->conn)
-			conn_answering(h->conns, r->conn);
+		route_head(r, method, url);
 		return MHD_YES;
 	}
 	if (r->step == STEP_ANSWERED) {
@@ -52,7 +52,7 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		return MHD_YES;
 	}
 	if (r->step != STEP_BODY)
-		return route_resumed(r);
+		return order_resumed(r);
 	if (*len > 0 && !r->has_upload) {
 		*len = 0;
 		return MHD_YES;
@@ -64,10 +64,11 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		*len = 0;
 		return go_on ? MHD_YES : MHD_NO;
 	}
-	if (r->conn)
-		conn_answering(h->conns, r->conn);
-	if (r->has_upload)
-		return route_body(r);
+	if (r->has_upload) {
+		if (r->conn)
+			conn_working(h->conns, r->conn);
+		return order_body(r);
+	}
 	route_head(r, method, url);
 	return MHD_YES;
 }
@@ -84,11 +85,14 @@ static void completed(void *cls, struct MHD_Connection *connection, void **conte
 		return;
 	if (r->conn)
 		conn_idle(h->conns, r->conn);
-	pthread_mutex_lock(&h->lock);
-	list_remove(&r->link);
-	pthread_mutex_unlock(&h->lock);
+	if (r->step == STEP_WAIT) {
+		pthread_mutex_lock(&h->lock);
+		list_remove(&r->link);
+		pthread_mutex_unlock(&h->lock);
+	}
 	if (r->has_upload)
 		upload_release(&r->upload);
+	free(r->wanted);
 	free(r->idempotency_key);
 	free(r);
 	*context = NULL;
@@ -190,8 +194,6 @@ static struct MHD_Daemon *start_daemon(struct hub *h, char **error)
 
 /* ---- life ---- */
 
-static void hub_stop_workers(struct hub *h);
-
 struct hub *hub_create(const struct hub_config *config, struct store *store,
 	struct provider *provider, char **error)
 {
@@ -203,13 +205,14 @@ struct hub *hub_create(const struct hub_config *config, struct store *store,
 	h->models = models_builtin();
 	list_init(&h->waiting);
 	pthread_mutex_init(&h->lock, NULL);
+	pthread_cond_init(&h->committed, NULL);
 	h->conns = conns_start();
 	const int rc = generation_recover(store);
 	if (rc < 0)
 		fail(error, rc, "the queue cannot be read: %s", strerror(-rc));
 	else
 		h->workers = workers_start(store, provider, config->workers, &config->trouble,
-			routes_ended, h);
+			orders_ended, h);
 	if (h->workers)
 		h->daemon = start_daemon(h, error);
 	if (!h->daemon) {
@@ -218,14 +221,6 @@ struct hub *hub_create(const struct hub_config *config, struct store *store,
 	}
 	h->url = url_of(config->listen, h->daemon);
 	return h;
-}
-
-void hub_wake_workers(struct hub *h)
-{
-	pthread_mutex_lock(&h->lock);
-	if (h->workers)
-		workers_wake(h->workers);
-	pthread_mutex_unlock(&h->lock);
 }
 
 static void hub_stop_workers(struct hub *h)
@@ -245,13 +240,14 @@ const char *hub_url(const struct hub *h)
 void hub_run(struct hub *h, int stop_fd)
 {
 	struct pollfd p = {.fd = stop_fd, .events = POLLIN};
+	int ready;
 
-	while (poll(&p, 1, -1) < 0 && errno == EINTR)
-		;
+	while ((ready = poll(&p, 1, TICK_MS)) == 0 || (ready < 0 && errno == EINTR))
+		orders_tick(h);
 	const MHD_socket listening = MHD_quiesce_daemon(h->daemon);
 	/* What the workers have in hand ends; requests that wait for more are told where to look. */
 	hub_stop_workers(h);
-	routes_stop(h);
+	orders_stop_waiting(h);
 	conns_drain(h->conns, DRAIN_MS);
 	if (listening != MHD_INVALID_SOCKET)
 		close(listening);
@@ -262,11 +258,13 @@ void hub_destroy(struct hub *h)
 	if (!h)
 		return;
 	hub_stop_workers(h);
-	routes_stop(h);
+	orders_stop_waiting(h);
+	orders_close(h);
 	if (h->daemon)
 		MHD_stop_daemon(h->daemon);
 	conns_stop(h->conns);
 	wire_models_release(&h->models);
+	pthread_cond_destroy(&h->committed);
 	pthread_mutex_destroy(&h->lock);
 	free(h->url);
 	free(h);

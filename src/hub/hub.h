@@ -7,8 +7,8 @@
  *	hub_destroy(h);
  *
  * Threads: MHD's own (http.c), the workers (workers.c), the store's writer, a sweeper that holds
- * connections to their deadlines (conns.c). A request that waits (for a commit, for a generation's
- * end) is suspended and holds no thread.
+ * connections to their deadlines (conns.c); hub_run()'s own ends waits that are too long. A request
+ * that waits (for a commit, for a generation's end) is suspended and holds no thread.
  */
 #ifndef HUB_HUB_H
 #define HUB_HUB_H
@@ -30,6 +30,7 @@ struct hub_config {
 	const char *listen;	/* "127.0.0.1:8787"; port 0: any free one */
 	const char *public_url; /* begins the URLs in answers; NULL: http:// and the Host header */
 	int workers;
+	int wait_max_ms; /* a call without `async` waits so long at most, then is answered 202 */
 	struct hub_trouble trouble;
 };
 

@@ -27,7 +27,8 @@ struct provider {
 };
 
 /* The built-in one: draws with cairo, deterministic in prompt, size and index, and says on each
- * picture that no model drew it. */
-struct provider *sketch_create(void);
+ * picture that no model drew it. A picture of less than `bytes` is filled up to exactly so many with a
+ * PNG chunk of noise, which viewers pass over (when the chunk's 12 bytes fit; 0: never). */
+struct provider *sketch_create(size_t bytes);
 
 #endif

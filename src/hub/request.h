@@ -2,8 +2,10 @@
  * request.h - one HTTP request on its way through the server. For this folder only.
  *
  *	http.c		MHD: connections, the three steps of a request (head, body, answer)
- *	upload.c	a body: JSON in memory, multipart with its files spooled to disk
  *	routes.c	what each path answers
+ *	orders.c	POST: into the queue, and to the generation's end
+ *	upload.c	a POST's body: JSON in memory, multipart with its files spooled to disk
+ *	pictures.c	a picture's file
  */
 #ifndef HUB_REQUEST_H
 #define HUB_REQUEST_H
@@ -15,12 +17,12 @@
 #include <microhttpd.h>
 #include <pthread.h>
 #include <sodium.h>
+#include <stdatomic.h>
 
 enum {
 	REFERENCES_MAX = 16,
 	FIELD_MAX = 256 * 1024, /* bytes of one multipart text field */
 	BODY_MAX = WIRE_BODY_MAX,
-	SYNC_MAX_MS = 800 * 1000,
 	KEY_HEADER_MAX = 255,
 };
 /* 16 pictures of 50 MB, their envelope and the text fields. */
@@ -35,14 +37,17 @@ struct hub {
 	struct MHD_Daemon *daemon;
 	char *url;
 	struct wire_models models;
-	pthread_mutex_t lock;
-	struct list waiting; /* requests for a generation's end, under lock */
-	bool stopping;	     /* under lock */
+	atomic_bool stopping;	  /* set under lock: no waits any more, answers close connections */
+	pthread_mutex_t lock;	  /* before that of the workers */
+	struct list waiting;	  /* requests for a generation's end, under lock */
+	bool closed;		  /* no commits any more, under lock */
+	int commits;		  /* under way, under lock */
+	pthread_cond_t committed; /* commits is 0 */
 };
 
 struct upload {
 	struct order order;
-	char *folder; /* DATA/tmp/… of its files; NULL: none */
+	char *folder; /* of its files, DATA/tmp/… until they are kept; NULL: none */
 	int n_files;
 	struct {
 		int fd;
@@ -70,14 +75,10 @@ struct request {
 	struct upload upload;
 	bool has_upload;
 	struct hub_order order;
-	char *idempotency_key;
-	int committed;	   /* the commit's result */
-	int64_t until_ms;  /* STEP_WAIT: the longest wait */
-	bool ended;	   /* STEP_WAIT: the generation has ended, or the wait has */
+	char *wanted, *idempotency_key; /* what order borrows */
+	int committed;	  /* the commit's result */
+	int64_t until_ms; /* STEP_WAIT: the longest wait */
 };
-
-/* http.c */
-void hub_wake_workers(struct hub *h); /* any thread */
 
 /* upload.c */
 int upload_begin(struct upload *u, struct MHD_Connection *c, struct store *store, char **error);
@@ -85,22 +86,40 @@ int upload_begin(struct upload *u, struct MHD_Connection *c, struct store *store
 bool upload_add(struct upload *u, const char *bytes, size_t len);
 /* The whole is here: the order, checked. OUTCOME_OK or what is wrong, with *error. */
 enum outcome upload_end(struct upload *u, char **error);
-/* Moves the files to DATA/refs/ID/. */
+/* Moves the files to DATA/refs/ID/, durably. */
 int upload_keep(struct upload *u, struct store *store, const char *id);
+/* They are the generation's now; otherwise upload_release() removes them. */
+void upload_hand_over(struct upload *u);
 void upload_release(struct upload *u);
 
 /* routes.c */
 /* At the head: 1 a body is awaited, 0 answered. */
 int route_head(struct request *r, const char *method, const char *path);
-/* The body is here: answers or suspends. */
-enum MHD_Result route_body(struct request *r);
-/* After a resume. */
-enum MHD_Result route_resumed(struct request *r);
-/* A generation has ended: requests that wait for it go on. */
-void routes_ended(void *hub, const char *id);
-/* Every wait is over (the hub is stopping). */
-void routes_stop(struct hub *h);
+/* bytes: of its body. */
+enum MHD_Result answer(struct request *r, int status, struct MHD_Response *response, int64_t bytes);
+/* Takes ownership of json. */
+enum MHD_Result answer_json(struct request *r, int status, char *json, bool replayed);
 enum MHD_Result answer_error(struct request *r, enum outcome outcome, const char *message);
+/* What URLs in answers begin with: as the client reached us, unless told otherwise. Owned. */
+char *request_url_base(struct request *r);
+
+/* orders.c */
+int order_head(struct request *r); /* as route_head() */
+/* The body is here: answers or suspends. */
+enum MHD_Result order_body(struct request *r);
+/* After a resume. */
+enum MHD_Result order_resumed(struct request *r);
+/* A generation has ended: requests that wait for it go on. */
+void orders_ended(void *hub, const char *id);
+/* Now and then: who has waited for the longest time goes on, and who has left is let go. */
+void orders_tick(struct hub *h);
+/* Every wait is over (the hub is stopping). */
+void orders_stop_waiting(struct hub *h);
+/* No order is taken any more; returns when all that were are durable and resumed. */
+void orders_close(struct hub *h);
+
+/* pictures.c */
+enum MHD_Result get_picture(struct request *r, const char *name);
 
 /* models.c */
 struct wire_models models_builtin(void);

@@ -14,8 +14,16 @@
 #include <png.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <zlib.h>
 
-enum { AUTO_EDGE = 1024, LINES_MAX = 12, LINE_BYTES = 512, REFERENCE_EDGE_MAX = 8192, SHOWN_MAX = 6 };
+enum { AUTO_EDGE = 1024, LINES_MAX = 12, LINE_BYTES = 512, REFERENCE_EDGE_MAX = 8192, SHOWN_MAX = 6,
+	CHUNK_FRAME = 12, /* a PNG chunk's length, type and CRC */
+	PNG_END = CHUNK_FRAME /* the last chunk has nothing else */ };
+
+struct sketch {
+	struct provider provider;
+	size_t bytes; /* at least so many a picture */
+};
 
 /* A stream of numbers from a hash: the same for the same order on every machine. */
 struct dice {
@@ -286,13 +294,34 @@ static int encode(cairo_surface_t *s, int width, int height, struct buf *out, ch
 	return buf_add(out, file, size) < 0 ? fail(error, -EFBIG, "the picture is too large") : 0;
 }
 
+static void put_be32(char *at, uint32_t value)
+{
+	for (int i = 3; i >= 0; i--, value >>= 8)
+		at[i] = (char)value;
+}
+
+/* A chunk of noise before the PNG's last one, of a private type that readers pass over. */
+static int fill_up(struct buf *png, size_t bytes, const unsigned char *seed)
+{
+	if (bytes < png->len + CHUNK_FRAME)
+		return 0;
+	const size_t noise = bytes - png->len - CHUNK_FRAME;
+	CLEANUP_FREE char *tail = xmalloc(noise + CHUNK_FRAME + PNG_END);
+
+	put_be32(tail, (uint32_t)noise);
+	memcpy(tail + 4, "noIs", 4);
+	randombytes_buf_deterministic(tail + 8, noise, seed);
+	put_be32(tail + 8 + noise, (uint32_t)crc32(0, (const Bytef *)tail + 4, (uInt)noise + 4));
+	memcpy(tail + CHUNK_FRAME + noise, png->data + png->len - PNG_END, PNG_END);
+	png->len -= PNG_END;
+	return buf_add(png, tail, noise + CHUNK_FRAME + PNG_END);
+}
+
 static int sketch_generate(struct provider *p, const struct provider_job *job, int index,
 	struct buf *out, char **error)
 {
 	int width = AUTO_EDGE, height = AUTO_EDGE;
 	struct dice d;
-
-	(void)p;
 	order_pixels(job->order->size, &width, &height);
 	cairo_surface_t *s = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
 	cairo_t *c = cairo_create(s);
@@ -305,9 +334,11 @@ static int sketch_generate(struct provider *p, const struct provider_job *job, i
 	draw_prompt(c, job->order->prompt, width, height);
 	draw_corner(c, width, height);
 	cairo_surface_flush(s);
-	const int rc = cairo_status(c) == CAIRO_STATUS_SUCCESS
+	int rc = cairo_status(c) == CAIRO_STATUS_SUCCESS
 		? encode(s, width, height, out, error)
 		: fail(error, -EIO, "the picture could not be drawn");
+	if (rc == 0 && fill_up(out, CONTAINER_OF(p, struct sketch, provider)->bytes, d.seed) < 0)
+		rc = fail(error, -EFBIG, "the picture is too large");
 	cairo_destroy(c);
 	cairo_surface_destroy(s);
 	return rc;
@@ -315,14 +346,15 @@ static int sketch_generate(struct provider *p, const struct provider_job *job, i
 
 static void sketch_destroy(struct provider *p)
 {
-	free(p);
+	free(CONTAINER_OF(p, struct sketch, provider));
 }
 
-struct provider *sketch_create(void)
+struct provider *sketch_create(size_t bytes)
 {
-	struct provider *p = xcalloc(1, sizeof *p);
+	struct sketch *s = xcalloc(1, sizeof *s);
 
-	*p = (struct provider){
-		.extension = "png", .generate = sketch_generate, .destroy = sketch_destroy};
-	return p;
+	*s = (struct sketch){.provider = {.extension = "png", .generate = sketch_generate,
+				     .destroy = sketch_destroy},
+		.bytes = bytes};
+	return &s->provider;
 }

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { BATCH_MAX = 256, UPLOAD_FILES_MAX = 17 };
+enum { BATCH_MAX = 256, UPLOAD_FILES_MAX = 17, READERS = 4 };
 
 struct job {
 	struct list link;
@@ -24,13 +24,19 @@ struct job {
 struct store {
 	char *dir;
 	int lock;
-	struct db *db, *reader;
+	struct db *db;
+	struct keys *keys;
 	pthread_t writer;
 	bool running;
 	pthread_mutex_t mutex;
 	pthread_cond_t wake;
 	struct list jobs; /* under mutex */
 	bool stopping;	  /* under mutex */
+
+	pthread_mutex_t readers_mutex;
+	pthread_cond_t reader_free;
+	struct db *readers[READERS]; /* those that nobody has at present; under readers_mutex */
+	int n_readers;
 };
 
 static const char *const migrations[] = {
@@ -71,6 +77,12 @@ static const char *const migrations[] = {
 	" number INTEGER NOT NULL, ext TEXT NOT NULL, created INTEGER NOT NULL) STRICT,"
 	" WITHOUT ROWID;"
 	"CREATE INDEX image_generation ON image(generation, number);",
+	/* What answers say of an order, beside `wanted`, which has all of it. */
+	"ALTER TABLE generation ADD COLUMN model TEXT;"
+	"ALTER TABLE generation ADD COLUMN size TEXT;"
+	"ALTER TABLE generation ADD COLUMN n INTEGER NOT NULL DEFAULT 1;"
+	"UPDATE generation SET model = wanted ->> 'model', size = wanted ->> 'size',"
+	" n = coalesce(wanted ->> 'n', 1);",
 };
 
 /* ---- the writer ---- */
@@ -191,6 +203,44 @@ int store_run(struct store *s, store_job_fn *fn, void *arg)
 	return w.rc;
 }
 
+/* ---- readers ---- */
+
+/* The last one given back is taken first: its statements and pages are the warmest. */
+struct db *store_read(struct store *s)
+{
+	pthread_mutex_lock(&s->readers_mutex);
+	while (s->n_readers == 0)
+		pthread_cond_wait(&s->reader_free, &s->readers_mutex);
+	struct db *db = s->readers[--s->n_readers];
+	pthread_mutex_unlock(&s->readers_mutex);
+	return db;
+}
+
+void store_read_end(struct store *s, struct db *db)
+{
+	pthread_mutex_lock(&s->readers_mutex);
+	s->readers[s->n_readers++] = db;
+	pthread_cond_signal(&s->reader_free);
+	pthread_mutex_unlock(&s->readers_mutex);
+}
+
+struct keys *store_keys(struct store *s)
+{
+	return s->keys;
+}
+
+static bool open_readers(struct store *s, const char *path, char **error)
+{
+	while (s->n_readers < READERS) {
+		struct db *db = db_open_reader(path, error);
+
+		if (!db)
+			return false;
+		s->readers[s->n_readers++] = db;
+	}
+	return true;
+}
+
 /* ---- life ---- */
 
 static int make_folders(int dir)
@@ -203,23 +253,41 @@ static int make_folders(int dir)
 	return 0;
 }
 
-/* What uploads were under way when a hub was killed. */
-static void sweep_uploads(const char *dir)
+/* Whether a generation that is not at its end may still need its references. */
+static bool is_open(struct store *s, const char *id)
 {
-	CLEANUP_FREE char *tmp = files_join(dir, "tmp");
-	DIR *d = opendir(tmp);
-	const struct dirent *entry;
-	char name[600];
+	struct db *db = store_read(s);
+	int64_t found;
+	const int rc = db_get_int(db, &found,
+		"SELECT 1 FROM generation WHERE id = ? AND status IN ('queued', 'processing')", "s",
+		id);
 
-	while (d && (entry = readdir(d)) != NULL) {
-		if (entry->d_name[0] == '.')
-			continue;
-		for (int k = 1; k <= UPLOAD_FILES_MAX; k++) {
-			snprintf(name, sizeof name, "%s/%d", entry->d_name, k);
-			unlinkat(dirfd(d), name, 0);
-		}
-		unlinkat(dirfd(d), entry->d_name, AT_REMOVEDIR);
+	store_read_end(s, db);
+	return rc != 0;
+}
+
+static void remove_files(int dir, const char *name)
+{
+	char path[600];
+
+	for (int k = 1; k <= UPLOAD_FILES_MAX; k++) {
+		snprintf(path, sizeof path, "%s/%d", name, k);
+		unlinkat(dir, path, 0);
 	}
+	unlinkat(dir, name, AT_REMOVEDIR);
+}
+
+/* What a hub that was killed has left: uploads under way, and references that were moved to their
+ * generation before it was committed or are no longer needed. */
+static void sweep(struct store *s, const char *folder, bool (*needed)(struct store *, const char *))
+{
+	CLEANUP_FREE char *path = files_join(s->dir, folder);
+	DIR *d = opendir(path);
+	const struct dirent *entry;
+
+	while (d && (entry = readdir(d)) != NULL)
+		if (entry->d_name[0] != '.' && !(needed && needed(s, entry->d_name)))
+			remove_files(dirfd(d), entry->d_name);
 	if (d)
 		closedir(d);
 }
@@ -247,22 +315,23 @@ struct store *store_open(const char *dir, bool *busy, char **error)
 	*busy = false;
 	s->dir = xstrdup(dir);
 	s->lock = -1;
+	s->keys = keys_create();
 	list_init(&s->jobs);
 	pthread_mutex_init(&s->mutex, NULL);
 	pthread_cond_init(&s->wake, NULL);
+	pthread_mutex_init(&s->readers_mutex, NULL);
+	pthread_cond_init(&s->reader_free, NULL);
 	const int rc = sodium_init() < 0 ? -EIO : files_mkdir_private(dir);
 	if (rc < 0)
 		fail(error, rc, "%s cannot be made: %s", dir, strerror(-rc));
 	else if (take_lock(s, dir, busy, error) == 0)
 		s->db = db_open(path, migrations, ARRAY_SIZE(migrations), error);
-	if (s->db) {
-		sweep_uploads(dir);
-		s->reader = db_open_reader(path, error);
-	}
-	if (!s->reader) {
+	if (!s->db || !open_readers(s, path, error)) {
 		store_close(s);
 		return NULL;
 	}
+	sweep(s, "tmp", NULL);
+	sweep(s, "refs", is_open);
 	s->running = thread_start(&s->writer, "writer", writer_main, s) == 0;
 	return s;
 }
@@ -278,10 +347,14 @@ void store_close(struct store *s)
 		pthread_mutex_unlock(&s->mutex);
 		pthread_join(s->writer, NULL);
 	}
-	db_close(s->reader);
+	while (s->n_readers > 0)
+		db_close(s->readers[--s->n_readers]);
 	db_close(s->db);
 	if (s->lock >= 0)
 		close(s->lock);
+	keys_destroy(s->keys);
+	pthread_cond_destroy(&s->reader_free);
+	pthread_mutex_destroy(&s->readers_mutex);
 	pthread_cond_destroy(&s->wake);
 	pthread_mutex_destroy(&s->mutex);
 	free(s->dir);
@@ -293,17 +366,22 @@ const char *store_dir(const struct store *s)
 	return s->dir;
 }
 
-struct db *store_reader(struct store *s)
-{
-	return s->reader;
-}
-
 void hub_id_make(char id[HUB_ID_SIZE], const char *prefix, int letters)
 {
 	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz0123456789";
-	size_t at = (size_t)snprintf(id, HUB_ID_SIZE, "%s", prefix);
+	enum { LETTERS = sizeof alphabet - 1, FAIR = 256 - 256 % LETTERS };
+	unsigned char bytes[HUB_ID_SIZE * 2]; /* at once, as each time is a system call */
+	size_t at = (size_t)snprintf(id, HUB_ID_SIZE, "%s", prefix), used = sizeof bytes;
 
-	while (letters-- > 0 && at < HUB_ID_SIZE - 1)
-		id[at++] = alphabet[randombytes_uniform(sizeof alphabet - 1)];
+	while (letters > 0 && at < HUB_ID_SIZE - 1) {
+		if (used == sizeof bytes) {
+			randombytes_buf(bytes, sizeof bytes);
+			used = 0;
+		}
+		if (bytes[used++] >= FAIR)
+			continue;
+		id[at++] = alphabet[bytes[used - 1] % LETTERS];
+		letters--;
+	}
 	id[at] = '\0';
 }

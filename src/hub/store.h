@@ -10,21 +10,25 @@
  *
  * Writing. One thread owns the writing connection. It takes all jobs that wait, runs each in a part
  * of its own (db_part_begin), and makes them durable in one commit (group commit), then calls their
- * `done`. Reading has a connection of its own, which never waits for a commit. Job functions run on
- * the writer's thread and may only touch the database they are given and their argument.
+ * `done`. Job functions run on the writer's thread and may only touch the database they are given and
+ * their argument. The writer checkpoints the WAL as well, at a commit that has made it long.
+ *
+ * Reading has connections of its own, which never wait for a commit; who reads has one for himself.
  *
  * store_run() waits for a job's end and may be called from any thread but the writer's.
  */
 #ifndef HUB_STORE_H
 #define HUB_STORE_H
 
-#include "base/util.h"
+#include "base/buf.h"
 #include "db/db.h"
 #include "wire/wire.h"
 
 struct store;
+struct keys;
 
-enum { HUB_ID_SIZE = 40, KEY_PREFIX_SIZE = 24, HASH_SIZE = 32, CREDITS_MAX = 1000000000 };
+enum { HUB_ID_SIZE = 40, KEY_PREFIX_SIZE = 24, HASH_SIZE = 32, CREDITS_MAX = 1000000000,
+	TABLE_MAX = 64 * 1024 * 1024 };
 
 /* Opens DATA (created 0700). serving: takes DATA's lock and starts the writer's thread. When another
  * process serves it, *busy is set. NULL with *error. */
@@ -39,7 +43,7 @@ void store_submit(struct store *s, store_job_fn *job, store_done_fn *done, void 
 /* The same and waits; returns the job's result (or the commit's error). */
 int store_run(struct store *s, store_job_fn *job, void *arg);
 
-/* ---- accounts and keys (account.c) ---- */
+/* ---- accounts (account.c) and keys (keys.c) ---- */
 
 struct hub_account {
 	int64_t id;
@@ -60,10 +64,19 @@ char *account_table(struct store *s);
 char *key_table(struct store *s);
 char *ledger_table(struct store *s, const char *account, char **error);
 
-/* Whose key it is: OUTCOME_OK, OUTCOME_INVALID_KEY (unknown or revoked), OUTCOME_EXPIRED_KEY. */
+/* Whose key it is: OUTCOME_OK, OUTCOME_INVALID_KEY (unknown or revoked), OUTCOME_EXPIRED_KEY. Keys in
+ * use are remembered; a revocation is effective when key_revoke() returns. */
 enum outcome key_check(struct store *s, const char *raw, int64_t *account);
+struct keys *keys_create(void);
+void keys_destroy(struct keys *k);
 /* Balance and next expiration; what has expired is not counted. */
 int account_get(struct store *s, int64_t id, struct hub_account *out);
+/* Inside jobs and queries: 0, or -ENOENT. */
+int account_find(struct db *db, const char *name, int64_t *id);
+/* Says what that and other errors mean for the owner; returns rc. */
+int account_error(const char *name, int rc, char **error);
+/* A time column as text; `-` for NULL. */
+void table_add_time(struct buf *b, struct db_rows *r, int column);
 
 /* ---- the ledger, inside jobs (ledger.c) ---- */
 
@@ -94,25 +107,32 @@ struct hub_generation {
 };
 void hub_generation_release(struct hub_generation *g);
 
-/* A new order on its way into the queue. Filled by the caller; order_insert()
- * is called from a job. */
+/* A new order on its way into the queue. Filled by the caller, all borrowed; order_insert() is called
+ * from a job. */
 struct hub_order {
 	int64_t account;
-	struct order order;
+	const struct order *order;
+	const char *wanted; /* the same as JSON, from order_encode() */
 	int64_t price;
 	int n_references;
 	const char *idempotency_key; /* NULL: none */
 	unsigned char body_hash[HASH_SIZE];
 	/* What comes back: */
-	char id[HUB_ID_SIZE]; /* given by the caller; the first's when it was replayed */
+	char id[HUB_ID_SIZE]; /* from generation_id_make(); the first's when it was replayed */
 	bool replayed;
 	int64_t created_ms;
 };
+/* Begins with the time, so that the latest are neighbours in the index: a million orders make the next
+ * no slower. */
+void generation_id_make(char id[HUB_ID_SIZE]);
 /* 0; -EDQUOT not enough credits; -EALREADY the key was used with another body. */
 int order_insert(struct db *db, struct hub_order *o);
 
-/* -ENOENT when there is none, or it is another account's (account 0: anyone's). */
+/* For an answer: of the order model, size and n alone. -ENOENT when there is none, or it is another
+ * account's (account 0: anyone's). */
 int generation_load(struct store *s, const char *id, int64_t account, struct hub_generation *out);
+/* For its maker: anyone's, with all of the order. */
+int generation_load_to_work(struct store *s, const char *id, struct hub_generation *out);
 /* The same when all of the answer's facts are wanted as a wire object; url_base begins the URLs.
  * balance (may be NULL) is added. Owned. */
 char *generation_json(const struct hub_generation *g, const char *url_base, bool with_poll_url,
@@ -138,6 +158,13 @@ int image_exists(struct store *s, const char *id);
 
 /* Random lower-case letters and digits behind a prefix. */
 void hub_id_make(char id[HUB_ID_SIZE], const char *prefix, int letters);
-struct db *store_reader(struct store *s);
+
+/* ---- for this folder's queries ---- */
+
+/* A connection for queries, the caller's own until he gives it back, which must be soon: it waits
+ * when all are in use. Never two at once. */
+struct db *store_read(struct store *s);
+void store_read_end(struct store *s, struct db *db);
+struct keys *store_keys(struct store *s);
 
 #endif

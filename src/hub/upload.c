@@ -221,9 +221,15 @@ int upload_keep(struct upload *u, struct store *store, const char *id)
 	if (rename(u->folder, to) < 0)
 		return -errno;
 	free(u->folder);
-	u->folder = NULL;
+	u->folder = xstrdup(to);
 	CLEANUP_CLOSE int dir = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return dir < 0 ? -errno : files_sync_dir(dir);
+}
+
+void upload_hand_over(struct upload *u)
+{
+	free(u->folder);
+	u->folder = NULL;
 }
 
 void upload_release(struct upload *u)

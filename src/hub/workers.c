@@ -16,7 +16,8 @@ struct workers {
 	void *arg;
 	int images, refs; /* folders */
 	pthread_mutex_t lock;
-	pthread_cond_t wake;
+	pthread_cond_t wake; /* for one that is idle: the queue may have more */
+	pthread_cond_t stop; /* for pauses: stopping is set */
 	uint64_t work;	/* rises with each wake, under lock */
 	long taken;	/* generations, for fail_every; under lock */
 	bool stopping;	/* under lock */
@@ -33,7 +34,7 @@ static void pause_for(struct workers *w, int ms)
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->stopping && clock_mono_ms() < until)
-		if (pthread_cond_timedwait(&w->wake, &w->lock, &t) == ETIMEDOUT)
+		if (pthread_cond_timedwait(&w->stop, &w->lock, &t) == ETIMEDOUT)
 			break;
 	pthread_mutex_unlock(&w->lock);
 }
@@ -104,7 +105,7 @@ static void work_on(struct workers *w, const char *id)
 	struct hub_result result = {.n_images = 0};
 	struct hub_generation g;
 
-	if (generation_load(w->store, id, 0, &g) < 0)
+	if (generation_load_to_work(w->store, id, &g) < 0)
 		return;
 	char **paths = reference_paths(w, &g);
 	const struct provider_job job = {&g.order, (const char *const *)paths, g.n_references};
@@ -138,7 +139,7 @@ static void *worker_main(void *arg)
 		const uint64_t seen = w->work;
 
 		pthread_mutex_unlock(&w->lock);
-		const int rc = w->trouble.hold ? 0 : generation_take(w->store, id);
+		const int rc = generation_take(w->store, id);
 		if (rc == 1)
 			work_on(w, id);
 		if (rc < 0) {
@@ -170,6 +171,9 @@ struct workers *workers_start(struct store *store, struct provider *provider, in
 		.refs = open_folder(store, "refs")};
 	pthread_mutex_init(&w->lock, NULL);
 	thread_cond_init(&w->wake);
+	thread_cond_init(&w->stop);
+	if (trouble->hold)
+		count = 0;
 	w->threads = xcalloc((size_t)count, sizeof *w->threads);
 	while (w->count < count &&
 		thread_start(&w->threads[w->count], "worker", worker_main, w) == 0)
@@ -181,7 +185,7 @@ void workers_wake(struct workers *w)
 {
 	pthread_mutex_lock(&w->lock);
 	w->work++;
-	pthread_cond_broadcast(&w->wake);
+	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -192,11 +196,13 @@ void workers_stop(struct workers *w)
 	pthread_mutex_lock(&w->lock);
 	w->stopping = true;
 	pthread_cond_broadcast(&w->wake);
+	pthread_cond_broadcast(&w->stop);
 	pthread_mutex_unlock(&w->lock);
 	for (int i = 0; i < w->count; i++)
 		pthread_join(w->threads[i], NULL);
 	close(w->images);
 	close(w->refs);
+	pthread_cond_destroy(&w->stop);
 	pthread_cond_destroy(&w->wake);
 	pthread_mutex_destroy(&w->lock);
 	free(w->threads);

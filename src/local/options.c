@@ -17,6 +17,8 @@ static const char usage[] =
 	"                     $IMAGEHUB_API_KEY or ~/.config/imagehubfs/key\n"
 	"  --max-spend N      spend at most N credits a day; more is held until approved\n"
 	"  --fetch WHEN       lazy: download pictures when they are first read; eager: at once\n"
+	"  --read-ahead N     when one picture of several is read, fetch the next ones: at most N\n"
+	"                     (8; 0 turns it off)\n"
 	"  --settle MS        from the last close to the sending of a prompt (500)\n"
 	"  --profile NAME     a state of its own (default; local with --local)\n"
 	"  --state DIR        where prompts and history are kept\n"
@@ -30,7 +32,7 @@ static const char usage[] =
 	"\n"
 	"Unmount with: fusermount3 -u MOUNTPOINT\n";
 
-enum { LOCAL = 256, HUB, KEY_FILE, MAX_SPEND, FETCH, SETTLE, PROFILE, STATE, CACHE,
+enum { LOCAL = 256, HUB, KEY_FILE, MAX_SPEND, FETCH, READ_AHEAD, SETTLE, PROFILE, STATE, CACHE,
 	CACHE_MAX, VERIFY_CACHE, LOCAL_OPTION, HELP, SHOW_VERSION };
 
 static const struct option long_options[] = {
@@ -39,6 +41,7 @@ static const struct option long_options[] = {
 	{"key-file", required_argument, NULL, KEY_FILE},
 	{"max-spend", required_argument, NULL, MAX_SPEND},
 	{"fetch", required_argument, NULL, FETCH},
+	{"read-ahead", required_argument, NULL, READ_AHEAD},
 	{"settle", required_argument, NULL, SETTLE},
 	{"profile", required_argument, NULL, PROFILE},
 	{"state", required_argument, NULL, STATE},
@@ -130,6 +133,11 @@ static int take(struct options *o, int option, char **argv)
 			: bad("--max-spend %s: a number of credits", optarg);
 	case FETCH:
 		return take_fetch(o);
+	case READ_AHEAD:
+		return number(optarg, OPTIONS_READ_AHEAD_MAX, &o->read_ahead)
+			? -1
+			: bad("--read-ahead %s: a number of pictures, 0 to %d", optarg,
+				  OPTIONS_READ_AHEAD_MAX);
 	case SETTLE:
 		return number(optarg, 3600 * 1000, &o->settle_ms)
 			? -1
@@ -184,7 +192,8 @@ int options_parse(int argc, char **argv, struct options *o)
 {
 	int option;
 
-	*o = (struct options){.max_spend = -1, .settle_ms = 500};
+	*o = (struct options){
+		.max_spend = -1, .settle_ms = 500, .read_ahead = OPTIONS_READ_AHEAD};
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, ":fdo:", long_options, NULL)) != -1) {
 		const int status = take(o, option, argv);

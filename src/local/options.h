@@ -6,7 +6,7 @@
 
 #include "base/util.h"
 
-enum { LOCAL_OPTIONS_MAX = 32 };
+enum { LOCAL_OPTIONS_MAX = 32, OPTIONS_READ_AHEAD = 8, OPTIONS_READ_AHEAD_MAX = 64 };
 
 struct options {
 	const char *mountpoint;
@@ -16,6 +16,7 @@ struct options {
 	int64_t cache_max;	 /* bytes; 0: no limit */
 	int64_t max_spend;	 /* -1: no limit */
 	int64_t settle_ms;
+	int64_t read_ahead; /* pictures; 0: none */
 	bool local, eager, foreground, debug, verify_cache;
 	const char *local_options[LOCAL_OPTIONS_MAX]; /* for the embedded hub */
 	int n_local_options;

@@ -4,23 +4,62 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-enum { PAGE = 512, NAME_MAX_BYTES = 256 };
-
-/* An open directory. /generations is read page by page, its rows being the offsets; every other is
- * a list made at offset 0. Offsets 1 and 2 are behind "." and "..". */
+/* An open directory. /generations is read straight from the catalogue, its rows being the offsets;
+ * every other is a list made at offset 0, which rewinddir(3) makes anew. Offsets 1 and 2 are behind
+ * "." and "..". */
 struct listing {
 	pthread_mutex_t lock; /* readdir may come from several threads */
 	struct item {
 		char *name;
 		fuse_ino_t ino;
 		mode_t mode;
+		int64_t size, listed_ms; /* of a generation's picture */
 	} *items;
 	size_t count, alloc;
-	bool filled;
-	struct generation_entry *page; /* /generations */
-	int page_count;
-	int64_t page_after; /* the row the page begins behind; -1: none read */
+	bool filled, fresh; /* fresh: not read from yet */
+	bool complete;	    /* no name will come to it by itself */
+	uint64_t names_gone; /* the mount's, when it was filled */
 };
+
+/* ---- folders that get no more names ---- */
+
+/*
+ * The folder of a generation that has ended and whose pictures are all listed (or removed) only loses
+ * names from then on, and only by calls on this mount, which the kernel sees. So the kernel may keep
+ * such a folder's names across opens: a second find over 100,000 of them makes one call a folder.
+ * Which these are is kept as a bit, so that this call costs no query.
+ */
+enum { COMPLETE_ROWS_MAX = 1 << 26 };
+
+static bool is_complete(struct mount *m, int64_t generation)
+{
+	const size_t word = (size_t)generation / 64;
+
+	pthread_mutex_lock(&m->complete_lock);
+	const bool set = word < m->complete_words &&
+		(m->complete[word] & (uint64_t)1 << generation % 64);
+	pthread_mutex_unlock(&m->complete_lock);
+	return set;
+}
+
+static void set_complete(struct mount *m, int64_t generation)
+{
+	const size_t word = (size_t)generation / 64;
+
+	if (generation >= COMPLETE_ROWS_MAX)
+		return;
+	pthread_mutex_lock(&m->complete_lock);
+	if (word >= m->complete_words) {
+		const size_t words = (word + 1) * 2;
+
+		m->complete = xrealloc(m->complete, words * sizeof *m->complete);
+		memset(m->complete + m->complete_words, 0,
+			(words - m->complete_words) * sizeof *m->complete);
+		m->complete_words = words;
+	}
+	m->complete[word] |= (uint64_t)1 << generation % 64;
+	pthread_mutex_unlock(&m->complete_lock);
+}
 
 static struct listing *listing_of(const struct fuse_file_info *fi)
 {
@@ -32,17 +71,17 @@ static void clear(struct listing *l)
 	for (size_t i = 0; i < l->count; i++)
 		free(l->items[i].name);
 	l->count = 0;
-	l->filled = false;
-	l->page_after = -1;
+	l->filled = l->fresh = l->complete = false;
 }
 
-static void add(struct listing *l, const char *name, fuse_ino_t ino, mode_t mode)
+static struct item *add(struct listing *l, const char *name, fuse_ino_t ino, mode_t mode)
 {
 	if (l->count == l->alloc) {
 		l->alloc = l->alloc ? l->alloc * 2 : 32;
 		l->items = xrealloc(l->items, l->alloc * sizeof *l->items);
 	}
-	l->items[l->count++] = (struct item){xstrdup(name), ino, mode};
+	l->items[l->count] = (struct item){.name = xstrdup(name), .ino = ino, .mode = mode};
+	return &l->items[l->count++];
 }
 
 /* ---- what is in a directory ---- */
@@ -82,35 +121,49 @@ static int fill_requests(struct mount *m, fuse_req_t req, fuse_ino_t dir, struct
 	return rc;
 }
 
+static void add_images(struct mount *m, fuse_ino_t dir, struct listing *l,
+	const struct image *images, size_t n)
+{
+	char name[32];
+
+	for (size_t k = 0; k < n; k++) {
+		const struct image *i = &images[k];
+		const fuse_ino_t ino = ino_make(INO_IMAGE, i->id);
+
+		if (i->removed || (i->size >= 0 && !picture_extension(i->type)))
+			continue;
+		if (i->size < 0 || !is_visible(m, dir, ino, i->listed_ms)) {
+			l->complete = false;
+			continue;
+		}
+		image_name(i, name);
+		struct item *item = add(l, name, ino, S_IFREG);
+		item->size = i->size;
+		item->listed_ms = i->listed_ms;
+	}
+}
+
 static int fill_generation(struct mount *m, fuse_ino_t dir, struct listing *l)
 {
 	const int64_t id = ino_id(dir);
-	struct generation g;
+	struct generation_outline g;
 	struct image *images;
 	size_t n;
-	char name[32];
-	int rc = generation_get(m->cat, id, &g);
+	int rc = generation_outline(m->cat, id, &g);
 
+	if (rc == 0)
+		rc = image_list(m->cat, id, &images, &n);
 	if (rc < 0)
 		return rc;
 	for (int t = 0; t < GTEXT_COUNT; t++)
 		if (generation_has(&g, (enum generation_text)t))
 			add(l, generation_text_name((enum generation_text)t),
 				ino_make(INO_TEXT, id << 4 | t), S_IFREG);
-	generation_release(&g);
-	rc = image_list(m->cat, id, &images, &n);
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < n; i++) {
-		const fuse_ino_t ino = ino_make(INO_IMAGE, images[i].id);
-
-		if (images[i].size < 0 || images[i].removed || !picture_extension(images[i].type) ||
-			!is_visible(m, dir, ino, images[i].listed_ms))
-			continue;
-		image_name(&images[i], name);
-		add(l, name, ino, S_IFREG);
-	}
+	l->complete = g.phase != PHASE_PENDING;
+	add_images(m, dir, l, images, n);
 	images_free(images, n);
+	if (l->complete)
+		set_complete(m, id);
 	return 0;
 }
 
@@ -142,6 +195,7 @@ static int fill(struct mount *m, fuse_req_t req, fuse_ino_t dir, struct listing 
 	int rc = 0;
 
 	clear(l);
+	l->names_gone = atomic_load(&m->names_gone);
 	if (ino_type(dir) == INO_TREE)
 		rc = fill_requests(m, req, dir, l);
 	else if (ino_type(dir) == INO_GENERATION)
@@ -150,7 +204,7 @@ static int fill(struct mount *m, fuse_req_t req, fuse_ino_t dir, struct listing 
 		fill_models(m, l);
 	else if (dir == STATIC_ROOT)
 		fill_root(l);
-	l->filled = true;
+	l->filled = l->fresh = true;
 	return rc;
 }
 
@@ -158,90 +212,118 @@ static int fill(struct mount *m, fuse_req_t req, fuse_ino_t dir, struct listing 
 
 struct page {
 	struct mount *m;
+	fuse_ino_t dir;
 	fuse_req_t req;
 	char *bytes;
 	size_t size, used;
 	bool plus;
 };
 
-/* Adds one entry; false when the page is full. known: its attributes, or NULL to ask for them. A
- * text's size is dear to tell: its attributes are left to who asks (an entry without an inode is
- * only a name to the kernel). */
-static bool put(struct page *p, const char *name, fuse_ino_t ino, mode_t mode, off_t next,
-	const struct stat *known)
+/* Adds one entry; false when the page is full. With READDIRPLUS, e has its attributes; one without
+ * an inode is only a name to the kernel. */
+static bool put(struct page *p, const char *name, const struct fuse_entry_param *e, off_t next)
 {
-	const struct stat name_only = {.st_ino = ino, .st_mode = mode};
-	struct fuse_entry_param e = {.attr = name_only};
-	size_t need;
+	const size_t room = p->size - p->used;
+	const size_t need = p->plus
+		? fuse_add_direntry_plus(p->req, p->bytes + p->used, room, name, e, next)
+		: fuse_add_direntry(p->req, p->bytes + p->used, room, name, &e->attr, next);
 
-	if (p->plus && known) {
-		e = (struct fuse_entry_param){.ino = ino, .attr = *known,
-			.entry_timeout = 86400, .attr_timeout = node_attr_timeout(ino)};
-	} else if (p->plus && (ino_type(ino) == INO_TREE || ino_type(ino) == INO_IMAGE)) {
-		if (node_entry(p->m, ino, &e) < 0)
-			return true; /* it has just gone */
-	}
-	need = p->plus ? fuse_add_direntry_plus(p->req, p->bytes + p->used, p->size - p->used, name,
-				 &e, next)
-		       : fuse_add_direntry(p->req, p->bytes + p->used, p->size - p->used, name,
-				 &name_only, next);
-	if (need > p->size - p->used)
+	if (need > room)
 		return false;
 	p->used += need;
 	return true;
 }
 
+static struct fuse_entry_param name_only(fuse_ino_t ino, mode_t mode)
+{
+	struct fuse_entry_param e = {.ino = 0};
+
+	e.attr.st_ino = ino;
+	e.attr.st_mode = mode;
+	return e;
+}
+
+/* What a name is now, when names have gone since the list was made: the kernel keeps what it is given
+ * with its attributes as the name's own, and would find what was removed or renamed under it. */
+static bool is_current(struct page *p, fuse_ino_t dir, const struct listing *l, const struct item *i,
+	fuse_ino_t *ino)
+{
+	*ino = i->ino;
+	return l->names_gone == atomic_load(&p->m->names_gone) ||
+		node_find(p->m, dir, i->name, ino, false) == 0;
+}
+
+/* A text's size is dear to tell: its attributes are left to who asks. False when it has gone. */
+static bool describe(struct page *p, fuse_ino_t dir, const struct listing *l, const struct item *i,
+	struct fuse_entry_param *e)
+{
+	fuse_ino_t ino;
+
+	*e = name_only(i->ino, i->mode);
+	if (!p->plus)
+		return true;
+	if (!is_current(p, dir, l, i, &ino))
+		return false;
+	if (ino != i->ino)
+		return node_entry(p->m, dir, ino, e) == 0;
+	if (ino_type(dir) == INO_GENERATION && ino_type(i->ino) == INO_IMAGE) {
+		e->ino = i->ino;
+		e->entry_timeout = e->attr_timeout = node_entry_timeout(dir, i->ino);
+		image_stat(p->m, ino_id(i->ino), i->size, i->listed_ms, &e->attr);
+	} else if (ino_type(i->ino) == INO_TREE || ino_type(i->ino) == INO_IMAGE) {
+		return node_entry(p->m, dir, i->ino, e) == 0;
+	}
+	return true;
+}
+
 static bool put_dots(struct page *p, fuse_ino_t dir, off_t off)
 {
+	const struct fuse_entry_param e = name_only(dir, S_IFDIR);
 	bool room = true;
 
 	if (off < 1)
-		room = put(p, ".", dir, S_IFDIR, 1, NULL);
+		room = put(p, ".", &e, 1);
 	if (room && off < 2)
-		room = put(p, "..", dir, S_IFDIR, 2, NULL);
+		room = put(p, "..", &e, 2);
 	return room;
 }
 
-static void put_items(struct page *p, const struct listing *l, off_t off)
+static void put_items(struct page *p, fuse_ino_t dir, const struct listing *l, off_t off)
 {
+	struct fuse_entry_param e;
+
 	for (size_t i = off < 2 ? 0 : (size_t)off - 2; i < l->count; i++)
-		if (!put(p, l->items[i].name, l->items[i].ino, l->items[i].mode, (off_t)i + 3,
-			    NULL))
+		if (describe(p, dir, l, &l->items[i], &e) &&
+			!put(p, l->items[i].name, &e, (off_t)i + 3))
 			break;
 }
 
-/* The page of rows behind `after`; kept for the next call, which often goes on in its middle. */
-static int load_page(struct mount *m, struct listing *l, int64_t after)
+/* Under the catalogue's lock, once for each of a million: nothing here may ask the catalogue. */
+static bool put_generation(void *arg, const struct generation_entry *g)
 {
-	if (!l->page)
-		l->page = xcalloc(PAGE, sizeof *l->page);
-	l->page_count = generation_list(m->cat, after, l->page, PAGE);
-	l->page_after = after;
-	return l->page_count;
+	struct page *p = arg;
+	const fuse_ino_t ino = ino_make(INO_GENERATION, g->id);
+	struct fuse_entry_param e;
+
+	if (!is_visible(p->m, STATIC_GENERATIONS, ino, g->created_ms))
+		return true;
+	if (p->plus)
+		generation_node_entry(p->m, g, &e);
+	else
+		e = name_only(ino, S_IFDIR);
+	return put(p, g->hub_id, &e, g->id + 2);
 }
 
-static int put_generations(struct page *p, struct listing *l, off_t off)
+static int put_list(struct page *p, fuse_ino_t dir, struct listing *l, off_t off)
 {
-	int64_t after = off < 2 ? 0 : off - 2;
+	int rc = 0;
 
-	for (;;) {
-		const int n = load_page(p->m, l, after);
-
-		if (n <= 0)
-			return n;
-		for (int i = 0; i < n; i++) {
-			const struct generation_entry *g = &l->page[i];
-			const fuse_ino_t ino = ino_make(INO_GENERATION, g->id);
-			struct stat st;
-
-			after = g->id;
-			if (!is_visible(p->m, STATIC_GENERATIONS, ino, g->created_ms))
-				continue;
-			generation_stat(p->m, g->id, g->created_ms, g->changed_ms, &st);
-			if (!put(p, g->hub_id, ino, S_IFDIR, g->id + 2, &st))
-				return 0;
-		}
-	}
+	if ((off == 0 && !l->fresh) || !l->filled)
+		rc = fill(p->m, p->req, dir, l);
+	l->fresh = false;
+	if (rc >= 0)
+		put_items(p, dir, l, off);
+	return rc;
 }
 
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi,
@@ -249,20 +331,14 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct listing *l = listing_of(fi);
-	struct page p = {.m = m, .req = req, .bytes = xmalloc(size), .size = size, .plus = plus};
+	struct page p = {.m = m, .dir = ino, .req = req, .bytes = xmalloc(size), .size = size, .plus = plus};
 	int rc = 0;
 
 	pthread_mutex_lock(&l->lock);
-	if (put_dots(&p, ino, off)) {
-		if (ino == STATIC_GENERATIONS) {
-			rc = put_generations(&p, l, off);
-		} else {
-			if (off == 0 || !l->filled)
-				rc = fill(m, req, ino, l);
-			if (rc >= 0)
-				put_items(&p, l, off);
-		}
-	}
+	if (put_dots(&p, ino, off))
+		rc = ino == STATIC_GENERATIONS
+			? generation_list(m->cat, off < 2 ? 0 : off - 2, put_generation, &p)
+			: put_list(&p, ino, l, off);
 	pthread_mutex_unlock(&l->lock);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
@@ -282,27 +358,43 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 	list(req, ino, size, off, fi, true);
 }
 
+static void listing_free(struct listing *l)
+{
+	clear(l);
+	pthread_mutex_destroy(&l->lock);
+	free(l->items);
+	free(l);
+}
+
+/* A generation's folder is read here, to know whether it is complete. */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct mount *m = fuse_req_userdata(req);
 	struct listing *l = xcalloc(1, sizeof *l);
+	bool keep = false;
+	int rc = 0;
 
-	(void)ino;
 	pthread_mutex_init(&l->lock, NULL);
-	l->page_after = -1;
+	if (ino_type(ino) == INO_GENERATION) {
+		keep = is_complete(m, ino_id(ino));
+		if (!keep)
+			rc = fill(m, req, ino, l);
+		keep |= l->complete;
+	}
+	if (rc < 0) {
+		listing_free(l);
+		fuse_reply_err(req, -rc);
+		return;
+	}
 	fi->fh = (uint64_t)(uintptr_t)l;
+	fi->cache_readdir = fi->keep_cache = keep;
 	if (fuse_reply_open(req, fi) < 0)
-		free(l);
+		listing_free(l);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct listing *l = listing_of(fi);
-
 	(void)ino;
-	clear(l);
-	pthread_mutex_destroy(&l->lock);
-	free(l->items);
-	free(l->page);
-	free(l);
+	listing_free(listing_of(fi));
 	fuse_reply_err(req, 0);
 }

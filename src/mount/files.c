@@ -16,23 +16,41 @@ static struct file *file_of(const struct fuse_file_info *fi)
 	return (struct file *)(uintptr_t)fi->fh;
 }
 
+/* Whatever it was opened for, and however that went: what is due stays due. */
+static void close_tree(struct mount *m, struct file *f)
+{
+	const struct engine_event draft = {.what = CHANGE_REQUEST, .node = file_node(f)};
+	struct file_closed closed;
+
+	file_close(f, &closed);
+	if (closed.due)
+		engine_settle(m->engine, draft.node);
+	if (closed.draft)
+		notifier_changed(m->notifier, &draft);
+}
+
 static void open_tree(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct file *f;
-	const int rc = file_open(m->cat, ino_id(ino), fi->flags, &f);
+	struct file *f = NULL;
+	int rc = file_open(m->cat, ino_id(ino), fi->flags, &f);
 
+	if (rc == 0 && file_writable(f))
+		engine_disturb(m->engine, ino_id(ino));
+	/* Linux truncates at O_RDONLY | O_TRUNC as well, and the kernel takes it that we have. */
+	if (rc == 0 && (fi->flags & O_TRUNC))
+		rc = file_writable(f) ? file_truncate(f) : empty_node(m, ino_id(ino));
 	if (rc < 0) {
+		if (f)
+			close_tree(m, f);
 		fuse_reply_err(req, -rc);
 		return;
 	}
-	if (file_writable(f))
-		engine_disturb(m->engine, ino_id(ino));
 	fi->fh = (uint64_t)(uintptr_t)f;
 	/* The user's own files change through the kernel alone. */
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);
 	if (fuse_reply_open(req, fi) < 0)
-		file_close(f, &(struct file_closed){0});
+		close_tree(m, f);
 }
 
 /* The helper touches what has changed; nobody else writes to what is not theirs. */
@@ -96,7 +114,7 @@ static void announce(struct mount *m, fuse_req_t req, fuse_ino_t parent, const c
 			image_release(&i);
 	}
 	if (rc == 0)
-		rc = node_entry(m, ino, &e);
+		rc = node_entry(m, parent, ino, &e);
 	if (rc < 0) {
 		fuse_reply_err(req, ENOENT);
 		return;
@@ -121,12 +139,12 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	}
 	int rc = create_node(m, req, parent, name, S_IFREG | (mode & 07777), NULL, &n);
 	if (rc == 0)
-		rc = file_open(m->cat, n.id, fi->flags & ~O_TRUNC, &f);
+		rc = file_open(m->cat, n.id, fi->flags, &f);
 	if (rc == 0)
-		rc = node_entry(m, ino_make(INO_TREE, n.id), &e);
+		rc = node_entry(m, parent, ino_make(INO_TREE, n.id), &e);
 	if (rc < 0) {
 		if (f)
-			file_close(f, &(struct file_closed){0});
+			close_tree(m, f);
 		fuse_reply_err(req, -rc);
 		return;
 	}
@@ -134,7 +152,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);
 	if (fuse_reply_create(req, &e, fi) < 0)
-		file_close(f, &(struct file_closed){0});
+		close_tree(m, f);
 }
 
 /* ---- reading and writing ---- */
@@ -202,6 +220,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	out.buf[0].fd = file_fd(file_of(fi));
 	out.buf[0].pos = off;
 	const ssize_t n = fuse_buf_copy(&out, in, 0);
+	file_write_end(file_of(fi), n < 0 ? (int)n : 0);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else
@@ -213,8 +232,11 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 {
 	int rc = ino_type(ino) == INO_TREE ? file_write_begin(file_of(fi)) : -EROFS;
 
-	if (rc == 0 && fallocate(file_fd(file_of(fi)), mode, off, len) < 0)
-		rc = -errno;
+	if (rc == 0) {
+		if (fallocate(file_fd(file_of(fi)), mode, off, len) < 0)
+			rc = -errno;
+		file_write_end(file_of(fi), 0);
+	}
 	fuse_reply_err(req, rc < 0 ? -rc : 0);
 }
 
@@ -268,18 +290,6 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, rc < 0 ? -rc : 0);
 }
 
-static void close_tree(struct mount *m, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	const struct engine_event draft = {.what = CHANGE_REQUEST, .node = ino_id(ino)};
-	struct file_closed closed;
-
-	file_close(file_of(fi), &closed);
-	if (closed.due)
-		engine_settle(m->engine, ino_id(ino));
-	if (closed.draft)
-		notifier_changed(m->notifier, &draft);
-}
-
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = fuse_req_userdata(req);
@@ -287,7 +297,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (fi->fh == HELPER_FH)
 		;
 	else if (ino_type(ino) == INO_TREE)
-		close_tree(m, ino, fi);
+		close_tree(m, file_of(fi));
 	else if (ino_type(ino) == INO_IMAGE)
 		image_close(fi);
 	else if (ino_type(ino) == INO_WAIT)

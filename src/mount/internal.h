@@ -2,7 +2,9 @@
  * internal.h - what the files of the mount share. Not for other folders.
  *
  *	mount.c		life, the session, the table of operations
- *	nodes.c		inode numbers, look-up, attributes
+ *	device.c	/dev/fuse
+ *	nodes.c		inode numbers, look-up
+ *	attrs.c		attributes, and how long the kernel keeps them
  *	tree.c		/requests: what changes names and attributes
  *	files.c		open files of the user's
  *	texts.c		text files: a snapshot at each open; /control
@@ -11,12 +13,13 @@
  *	dirs.c		listings
  *	xattrs.c	extended attributes
  *	ghosts.c	derived names of prompts that are just being deleted with their folder
+ *	removed.c	what has lost its name and is still in use
  *	park.c		requests that wait without a worker
  *	notifier.c	announcing new names, deadlines
  *
  * Identity. An inode number is a type in the top byte and a row id below: it means the same for
- * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing. A picture is
- * the same inode under /requests and under /generations.
+ * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing (but for what
+ * was removed while in use: removed.c). A picture is the same inode under /requests and under /generations.
  *
  * Locks, in the order in which they may be taken: none of the mount's is held while another is
  * taken or while the catalogue or the engine is called. libfuse calls the interrupt callback with
@@ -35,6 +38,7 @@
 #include "mount/park.h"
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct ghosts;
 
@@ -56,7 +60,21 @@ struct mount {
 
 	pthread_mutex_t snapshots_lock;
 	struct list snapshots; /* open texts, oldest first */
+	/* Names that were removed or moved by calls on the mount: a listing made before may be old. */
+	atomic_uint_fast64_t names_gone;
+	pthread_mutex_t removed_lock;
+	void *removed; /* tsearch(3): removed.c's */
+
+	/* A bit for each generation whose folder gets no more names, by row: see dirs.c. */
+	pthread_mutex_t complete_lock;
+	uint64_t *complete;
+	size_t complete_words;
 };
+
+/* ---- device.c ---- */
+
+/* Between mounting a session and its loop. -errno. */
+int device_attach(struct fuse_session *session);
 
 /* ---- nodes.c ---- */
 
@@ -118,15 +136,6 @@ fuse_ino_t ino_of_derived(const struct derived *d);
 const char *generation_text_name(enum generation_text text);
 enum engine_text generation_text_kind(enum generation_text text);
 
-/* Attributes of any inode, st_ino included. -ENOENT. */
-int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st);
-/* The same as an entry, with the timeouts of its kind. */
-int node_entry(struct mount *m, fuse_ino_t ino, struct fuse_entry_param *e);
-double node_attr_timeout(fuse_ino_t ino);
-/* Attributes of a generation's folder, without asking the catalogue. */
-void generation_stat(struct mount *m, int64_t id, int64_t created_ms, int64_t changed_ms,
-	struct stat *st);
-
 /* A name in a directory. -ENOENT; 1 when it is an id that only the hub may know. for_helper: what
  * is not announced yet is not there, however old. */
 int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
@@ -137,10 +146,23 @@ int derived_find(struct mount *m, int64_t dir, const char *name, struct derived 
 bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms);
 bool is_helper(struct mount *m, fuse_req_t req);
 /* The names of a generation's folder that exist, of a listed picture: "1.png" (name_size 32). */
-bool generation_has(const struct generation *g, enum generation_text text);
+bool generation_has(const struct generation_outline *g, enum generation_text text);
 void image_name(const struct image *i, char name[32]);
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+
+/* ---- attrs.c ---- */
+/* Attributes of any inode, st_ino included, and the seconds that the kernel may keep them. -ENOENT. */
+int node_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout);
+/* Of an inode that the kernel has, which may have lost its name meanwhile. */
+int known_stat(struct mount *m, fuse_ino_t ino, struct stat *st, double *timeout);
+/* The same as an entry of a folder. */
+int node_entry(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, struct fuse_entry_param *e);
+double node_entry_timeout(fuse_ino_t parent, fuse_ino_t ino);
+/* Of what has been read already. */
+void generation_node_entry(struct mount *m, const struct generation_entry *g,
+	struct fuse_entry_param *e);
+void image_stat(struct mount *m, int64_t id, int64_t size, int64_t listed_ms, struct stat *st);
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
 /* ---- tree.c ---- */
@@ -158,6 +180,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 /* A new node in /requests, owned as its creator and folder say. */
 int create_node(struct mount *m, fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	const char *target, struct node *out);
+/* Makes a file of /requests empty, as truncate(2) of its path does. */
+int empty_node(struct mount *m, int64_t id);
 /* -EROFS when a directory is none of /requests. */
 int check_requests_dir(fuse_ino_t parent);
 
@@ -221,5 +245,14 @@ void ghosts_add(struct ghosts *g, int64_t dir, const char *name, fuse_ino_t ino,
 /* Whether that name is one for that process; taken away when `take`. */
 bool ghosts_find(struct ghosts *g, int64_t dir, const char *name, pid_t pid, bool take,
 	fuse_ino_t *ino);
+
+/* ---- removed.c ---- */
+/* A node as it was when it lost its name. Before the reply, behind which the kernel may forget it. */
+void removed_add(struct mount *m, const struct node *n);
+bool removed_stat(struct mount *m, fuse_ino_t ino, struct stat *st);
+/* what: tree_setattr()'s. */
+bool removed_setattr(struct mount *m, fuse_ino_t ino, const struct stat *attr, unsigned what);
+void removed_destroy(struct mount *m);
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n_lookups);
 
 #endif

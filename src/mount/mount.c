@@ -36,8 +36,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV |
 		FUSE_CAP_WRITEBACK_CACHE);
 	conn->max_readahead = MAX_READ;
-	conn->max_background = 64;
-	conn->congestion_threshold = 48;
+	/* Every RELEASE is one of them, and so is every read-ahead, which may be parked: few would let
+	 * readers of what does not arrive hold up the closing of prompts. */
+	conn->max_background = conn->congestion_threshold = UINT16_MAX;
 	if (m->ready)
 		m->ready(m->ready_arg);
 }
@@ -60,20 +61,16 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct mount *m = fuse_req_userdata(req);
-	int rc = 0;
 
 	(void)datasync;
 	(void)fi;
-	if (ino_type(ino) == INO_TREE) {
-		catalogue_begin(m->cat, DB_FULL);
-		rc = catalogue_end(m->cat, catalogue_set(m->cat, "flushed", "1"));
-	}
-	fuse_reply_err(req, -rc);
+	fuse_reply_err(req, ino_type(ino) == INO_TREE ? -catalogue_sync(m->cat) : 0);
 }
 
 static const struct fuse_lowlevel_ops operations = {
 	.init = op_init,
 	.lookup = op_lookup,
+	.forget = op_forget,
 	.getattr = op_getattr,
 	.setattr = op_setattr,
 	.readlink = op_readlink,
@@ -203,11 +200,12 @@ static int clear_stale(struct mount *m, int *status, char **error)
 {
 	CLEANUP_FREE char *type = mounted_type(m->path);
 	CLEANUP_FREE char *text = NULL;
-	struct stat st;
+	struct statvfs st;
 
 	if (!type)
 		return 0;
-	if (strcmp(type, fs_type) == 0 && stat(m->path, &st) < 0 && errno == ENOTCONN) {
+	/* Not by stat(2): the kernel still has the attributes of the root. */
+	if (strcmp(type, fs_type) == 0 && statvfs(m->path, &st) < 0 && errno == ENOTCONN) {
 		log_info("%s: an earlier mount was killed there; taking it away", m->path);
 		unmount_lazily(m->path);
 		return 0;
@@ -271,6 +269,11 @@ static void fuse_words(enum fuse_log_level level, const char *format, va_list ar
 		fprintf(stderr, "%s\n", last_fuse_words);
 }
 
+const char *mount_path(const struct mount *m)
+{
+	return m->path;
+}
+
 static int mount_session(struct mount *m, int *status, char **error)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
@@ -281,12 +284,17 @@ static int mount_session(struct mount *m, int *status, char **error)
 	m->session = fuse_session_new(&args, &operations, sizeof operations, m);
 	fuse_opt_free_args(&args);
 	if (!m->session) {
-		text = xasprintf("a mount option is not possible: %s", last_fuse_words);
+		/* libfuse tells which one in pieces, of which only the last is here. */
+		text = m->config.options
+			? xasprintf("not possible as mount options: -o %s", m->config.options)
+			: xstrdup(last_fuse_words);
 		return give_up(status, STATUS_USAGE, error, text);
 	}
 	if (fuse_session_mount(m->session, m->path) == 0) {
 		m->mounted = true;
-		return 0;
+		return device_attach(m->session) < 0
+			? give_up(status, STATUS_FAILED, error, "libfuse takes no device")
+			: 0;
 	}
 	if (geteuid() != 0 && access("/usr/bin/fusermount3", X_OK) < 0 &&
 		access("/bin/fusermount3", X_OK) < 0)
@@ -313,6 +321,8 @@ struct mount *mount_create(const struct mount_config *config, int *status, char 
 	m->since_ms = clock_wall_ms();
 	list_init(&m->snapshots);
 	pthread_mutex_init(&m->snapshots_lock, NULL);
+	pthread_mutex_init(&m->removed_lock, NULL);
+	pthread_mutex_init(&m->complete_lock, NULL);
 	m->park = park_create();
 	m->ghosts = ghosts_create();
 	m->path = absolute(config->mountpoint);
@@ -384,6 +394,9 @@ void mount_destroy(struct mount *m)
 	park_destroy(m->park);
 	ghosts_destroy(m->ghosts);
 	pthread_mutex_destroy(&m->snapshots_lock);
+	removed_destroy(m);
+	pthread_mutex_destroy(&m->complete_lock);
+	free(m->complete);
 	free((char *)m->config.program);
 	free((char *)m->config.options);
 	free((char *)m->config.hub);

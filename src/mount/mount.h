@@ -37,6 +37,8 @@ struct mount_config {
  * see doc/imagehubfs.1): no /dev/fuse, fusermount3 missing, mount point missing, not a directory,
  * not empty, busy (mounted already). A stale mount of our own type is cleaned first. */
 struct mount *mount_create(const struct mount_config *config, int *status, char **error);
+/* The mount point as an absolute path, borrowed. */
+const char *mount_path(const struct mount *m);
 struct engine_events mount_events(struct mount *m);
 /* Returns 0 after an unmount or SIGINT/SIGTERM/SIGHUP. ready (may be NULL) is called once when the
  * kernel's INIT was answered and the mount can be used. */

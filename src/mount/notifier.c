@@ -317,7 +317,8 @@ static void announce_generation(struct notifier *n, int64_t generation)
 
 	if (generation_get(n->m->cat, generation, &g) < 0)
 		return;
-	if (is_new(g.created_ms) &&
+	/* mkdir would wait for a look-up that waits for the hub, and every other look-up for mkdir. */
+	if (is_new(g.created_ms) && !park_has_lookup(n->m->park) &&
 		!notifier_is_announced(n, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id))) {
 		CLEANUP_FREE char *path = xasprintf("generations/%s", g.hub_id);
 		send_message(n, MESSAGE_FOLDER, path);

@@ -182,6 +182,18 @@ uint64_t park_next_token(struct park *park)
 	return next;
 }
 
+bool park_has_lookup(struct park *park)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&park->lock);
+	for (int i = 0; i < BUCKETS && !found; i++)
+		list_for_each_safe (pos, next, &park->buckets[i])
+			found |= CONTAINER_OF(pos, struct parked, link)->kind == PARKED_LOOKUP;
+	pthread_mutex_unlock(&park->lock);
+	return found;
+}
+
 int64_t park_next_deadline(struct park *park)
 {
 	int64_t soonest = INT64_MAX;

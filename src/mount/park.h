@@ -56,6 +56,8 @@ void parked_free(struct parked *p);
 struct parked *park_take_of_node(struct park *park, int64_t node, uint64_t before);
 struct parked *park_take_due(struct park *park, int64_t now_ms, uint64_t before);
 uint64_t park_next_token(struct park *park);
+/* Whether a look-up is waiting. */
+bool park_has_lookup(struct park *park);
 /* The soonest deadline, INT64_MAX without one. */
 int64_t park_next_deadline(struct park *park);
 /* Answers all with an error. */

@@ -9,6 +9,7 @@ struct picture_handle {
 	struct picture *picture;
 	int64_t image;
 	atomic_int fd; /* of the finished file; -1 until it is known to be here */
+	atomic_flag begun; /* something was read through this handle */
 };
 
 static struct picture_handle *handle_of(uint64_t fh)
@@ -28,6 +29,7 @@ void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_fil
 	}
 	h->image = ino_id(ino);
 	atomic_init(&h->fd, -1);
+	atomic_flag_clear(&h->begun);
 	fi->fh = (uint64_t)(uintptr_t)h;
 	/* A listed picture never changes: what the kernel has of it stays right. */
 	fi->keep_cache = 1;
@@ -75,26 +77,52 @@ static void picture_ready(void *arg, int fd_or_error)
 	parked_free(p);
 }
 
+/* Parks the request until its bytes are here. Whoever answers it, an interrupt included, lets the
+ * handle be closed: the picture is held for as long as it is spoken of here. */
+static void read_later(struct mount *m, fuse_req_t req, size_t size, off_t off, uint64_t fh,
+	bool leads_on)
+{
+	const struct parked what = {.kind = PARKED_READ, .size = size, .off = off, .fh = fh};
+	struct picture *p = picture_hold(handle_of(fh)->picture);
+	const int64_t image = handle_of(fh)->image;
+	const uint64_t token = park_add(m->park, req, &what);
+
+	if (token) {
+		struct reading *r = xmalloc(sizeof *r);
+
+		*r = (struct reading){m, token};
+		picture_wait(p, off, size, picture_ready, r);
+		if (leads_on)
+			engine_fetch_following(m->engine, image);
+	}
+	picture_close(p);
+}
+
 void image_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct picture_handle *h = handle_of(fi->fh);
-	bool complete = false;
+	const bool leads_on =
+		!atomic_flag_test_and_set(&h->begun) && picture_leads_on(h->picture);
 	int fd = atomic_load(&h->fd);
+	bool complete = fd >= 0;
 
-	if (fd < 0) {
+	if (fd < 0)
 		fd = picture_fd(h->picture, off, size, &complete);
-		if (fd >= 0 && complete)
-			atomic_store(&h->fd, fd);
+	if (fd < 0) {
+		read_later(m, req, size, off, fi->fh, leads_on);
+		return;
 	}
-	if (fd >= 0) {
+	if (leads_on)
+		engine_fetch_following(m->engine, h->image);
+	if (complete) {
+		atomic_store(&h->fd, fd);
 		reply_range(req, fd, size, off);
-		return;
+	} else {
+		/* Held, as the reply lets the handle be closed. */
+		struct picture *p = picture_hold(h->picture);
+
+		reply_range(req, fd, size, off);
+		picture_fd_done(p);
+		picture_close(p);
 	}
-	const struct parked what = {.kind = PARKED_READ, .size = size, .off = off, .fh = fi->fh};
-	const uint64_t token = park_add(m->park, req, &what);
-	if (token == 0)
-		return;
-	struct reading *r = xmalloc(sizeof *r);
-	*r = (struct reading){m, token};
-	picture_wait(h->picture, off, size, picture_ready, r);
 }

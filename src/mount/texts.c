@@ -53,12 +53,14 @@ static char *readme(struct mount *m)
 		"    quality: high\n"
 		"    n: 4\n"
 		"    ---\n"
-		"    A cinematic photo of a perfume bottle on black marble\n\n"
+		"    A cinematic photo of a perfume bottle on black marble\n"
+		"reference_image: [a.png, ../b.png] among them names reference pictures.\n\n"
 		"Elsewhere\n"
 		"    credits       the balance          models/       what the hub offers\n"
 		"    control       pause, retry, again, cancel, approve: read it\n"
 		"    generations/  every generation, with its log and its pictures\n\n"
-		"The same text saved again costs nothing; a changed text is a new picture.\n"
+		"The same text saved again under its name costs nothing; a changed text is a new\n"
+		"picture. To have the same once more: again (see control), or another name.\n"
 		"Removing files here refunds nothing.\n");
 	buf_printf(&b, "Unmount: fusermount3 -u '%s'\n", m->path);
 	return buf_take(&b);

@@ -12,7 +12,7 @@ enum { ALL_PERMISSIONS = 07777 };
 static void reply_node(struct mount *m, fuse_req_t req, const struct node *n)
 {
 	struct fuse_entry_param e;
-	const int rc = node_entry(m, ino_make(INO_TREE, n->id), &e);
+	const int rc = node_entry(m, ino_make(INO_TREE, n->parent), ino_make(INO_TREE, n->id), &e);
 
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
@@ -23,6 +23,14 @@ static void reply_node(struct mount *m, fuse_req_t req, const struct node *n)
 static void reply(fuse_req_t req, int rc)
 {
 	fuse_reply_err(req, rc < 0 ? -rc : 0);
+}
+
+/* The answer to a call by which a name is gone. */
+static void reply_gone(struct mount *m, fuse_req_t req, int rc)
+{
+	if (rc == 0)
+		atomic_fetch_add(&m->names_gone, 1);
+	reply(req, rc);
 }
 
 int check_requests_dir(fuse_ino_t parent)
@@ -58,7 +66,7 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 	struct node n;
 
 	(void)rdev;
-	const int rc = S_ISREG(mode) ? create_node(m, req, parent, name, mode, NULL, &n) : -EPERM;
+	const int rc = create_node(m, req, parent, name, mode, NULL, &n);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
@@ -68,18 +76,16 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 /* The helper's call that announces a generation's folder. */
 static void announce_folder(struct mount *m, fuse_req_t req, const char *name)
 {
+	struct generation_entry g;
 	struct fuse_entry_param e;
-	int64_t id, created;
-	int rc = generation_find_id(m->cat, name, &id, &created);
 
-	if (rc == 0) {
-		notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, id));
-		rc = node_entry(m, ino_make(INO_GENERATION, id), &e);
-	}
-	if (rc < 0)
+	if (generation_entry_find(m->cat, name, &g) < 0) {
 		fuse_reply_err(req, ENOENT);
-	else
-		fuse_reply_entry(req, &e);
+		return;
+	}
+	notifier_announced(m->notifier, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id));
+	generation_node_entry(m, &g, &e);
+	fuse_reply_entry(req, &e);
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -145,23 +151,40 @@ static unsigned what_to_set(int to_set)
 	return what;
 }
 
-static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set)
+/* A new size: what was due is so again, whether it could be set or not. */
+static int set_tree_size(struct mount *m, int64_t id, struct stat *attr, int to_set,
+	struct fuse_file_info *fi)
 {
-	struct timespec now;
 	struct node n;
-	int rc;
+	int rc = fi ? file_write_begin((struct file *)(uintptr_t)fi->fh) : 0;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
-		attr->st_atim = now;
-	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
-		attr->st_mtim = now;
-	if (to_set & FUSE_SET_ATTR_SIZE)
-		engine_disturb(m->engine, id);
-	rc = tree_setattr(m->cat, id, attr, what_to_set(to_set), &n);
-	if (rc == 0 && (to_set & FUSE_SET_ATTR_SIZE) && n.pending == PENDING_CLOSED)
+	engine_disturb(m->engine, id);
+	if (rc == 0)
+		rc = tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
+	if (tree_get(m->cat, id, &n) == 0 && n.pending == PENDING_CLOSED)
 		engine_settle(m->engine, id);
 	return rc;
+}
+
+int empty_node(struct mount *m, int64_t id)
+{
+	return set_tree_size(m, id, &(struct stat){0}, FUSE_SET_ATTR_SIZE, NULL);
+}
+
+static int set_tree(struct mount *m, int64_t id, struct stat *attr, int to_set,
+	struct fuse_file_info *fi)
+{
+	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
+		attr->st_atim.tv_nsec = UTIME_NOW;
+	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+		attr->st_mtim.tv_nsec = UTIME_NOW;
+	if (to_set & FUSE_SET_ATTR_SIZE)
+		return set_tree_size(m, id, attr, to_set, fi);
+	const int rc = tree_setattr(m->cat, id, attr, what_to_set(to_set), NULL);
+	return rc == -ENOENT &&
+			removed_setattr(m, ino_make(INO_TREE, id), attr, what_to_set(to_set))
+		? 0
+		: rc;
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
@@ -169,11 +192,11 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct stat st;
+	double timeout;
 	int rc = 0;
 
-	(void)fi;
 	if (ino_type(ino) == INO_TREE)
-		rc = set_tree(m, ino_id(ino), attr, to_set);
+		rc = set_tree(m, ino_id(ino), attr, to_set, fi);
 	else if (ino == STATIC_CONTROL)
 		rc = to_set & ~(FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME |
 			       FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_ATIME_NOW |
@@ -183,11 +206,11 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	else
 		rc = -EROFS;
 	if (rc == 0)
-		rc = node_stat(m, ino, &st);
+		rc = known_stat(m, ino, &st, &timeout);
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		fuse_reply_attr(req, &st, node_attr_timeout(ino));
+		fuse_reply_attr(req, &st, timeout);
 }
 
 /* ---- removing ---- */
@@ -217,6 +240,8 @@ static int unlink_tree(struct mount *m, fuse_req_t req, int64_t dir, const char 
 		derived_of(m->cat, n.id, remember, (void *)&r);
 	if (rc == 0)
 		rc = tree_unlink(m->cat, dir, name, &n);
+	if (rc == 0)
+		removed_add(m, &n);
 	if (rc == 0 && names_is_prompt(name)) {
 		engine_disturb(m->engine, n.id);
 		engine_removed(m->engine, n.id);
@@ -245,25 +270,24 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct mount *m = fuse_req_userdata(req);
 
 	if (ino_type(parent) == INO_TREE)
-		reply(req, unlink_tree(m, req, ino_id(parent), name));
+		reply_gone(m, req, unlink_tree(m, req, ino_id(parent), name));
 	else if (ino_type(parent) == INO_GENERATION)
-		reply(req, unlink_in_generation(m, ino_id(parent), name));
+		reply_gone(m, req, unlink_in_generation(m, ino_id(parent), name));
 	else
 		fuse_reply_err(req, EROFS);
 }
 
 static bool is_empty(struct mount *m, int64_t generation)
 {
-	struct generation g;
+	struct generation_outline g;
 	struct image *images = NULL;
 	size_t n = 0;
 	bool empty = true;
 
-	if (generation_get(m->cat, generation, &g) < 0)
+	if (generation_outline(m->cat, generation, &g) < 0)
 		return true;
 	for (int t = 0; t < GTEXT_COUNT; t++)
 		empty &= !generation_has(&g, (enum generation_text)t);
-	generation_release(&g);
 	if (image_list(m->cat, generation, &images, &n) == 0)
 		for (size_t i = 0; i < n; i++)
 			empty &= images[i].removed || images[i].size < 0;
@@ -285,6 +309,7 @@ static int rmdir_generation(struct mount *m, const char *name)
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = fuse_req_userdata(req);
+	struct node removed;
 	int rc;
 
 	if (parent == STATIC_GENERATIONS) {
@@ -292,9 +317,11 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else {
 		rc = check_requests_dir(parent);
 		if (rc == 0)
-			rc = tree_rmdir(m->cat, ino_id(parent), name);
+			rc = tree_rmdir(m->cat, ino_id(parent), name, &removed);
+		if (rc == 0)
+			removed_add(m, &removed);
 	}
-	reply(req, rc);
+	reply_gone(m, req, rc);
 }
 
 /* ---- renaming ---- */
@@ -312,6 +339,7 @@ static void follow_rename(struct mount *m, const char *name, const char *new_nam
 	const struct tree_renamed *r)
 {
 	if (r->replaced.id) {
+		removed_add(m, &r->replaced);
 		engine_disturb(m->engine, r->replaced.id);
 		engine_removed(m->engine, r->replaced.id);
 	}
@@ -341,10 +369,16 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		rc = -EXDEV;
 	if (rc == 0 && (flags & RENAME_NOREPLACE) && derived_shown(m, new_parent, new_name))
 		rc = -EEXIST;
+	const bool hidden = rc == 0 && S_ISDIR(n.st.st_mode) &&
+		(name[0] == '.' || tree_is_hidden(m->cat, ino_id(parent)));
 	if (rc == 0)
 		rc = tree_rename(m->cat, ino_id(parent), name, ino_id(new_parent), new_name, flags,
 			&r);
+	if (rc == -ENOENT && (flags & RENAME_EXCHANGE) && derived_shown(m, new_parent, new_name))
+		rc = -EXDEV;
 	if (rc == 0)
 		follow_rename(m, name, new_name, &r);
-	reply(req, rc);
+	if (rc == 0 && hidden)
+		engine_folder_shown(m->engine);
+	reply_gone(m, req, rc);
 }

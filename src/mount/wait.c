@@ -138,9 +138,9 @@ static char *take_bytes(struct following *f, size_t size, size_t *n)
 	return bytes;
 }
 
-/* Answers a read now; false when it has to wait until *deadline_ms. Once answered, the reader may
- * close: f is not touched behind the reply. */
-static bool answer(struct following *f, fuse_req_t req, size_t size, int64_t *deadline_ms)
+/* Answers a read now; false when it has to wait until *deadline_ms for another state than that of the
+ * line *last (owned). Once answered, the reader may close: f is not touched behind the reply. */
+static bool answer(struct following *f, fuse_req_t req, size_t size, int64_t *deadline_ms, char **last)
 {
 	CLEANUP_FREE char *bytes = NULL;
 	size_t n = 0;
@@ -151,6 +151,7 @@ static bool answer(struct following *f, fuse_req_t req, size_t size, int64_t *de
 	if (next == NEXT_LINE)
 		bytes = take_bytes(f, size, &n);
 	*deadline_ms = next == NEXT_SOON ? clock_mono_ms() + LOOK_AGAIN_MS : f->last_ms + EVERY_MS;
+	*last = xstrdup(f->last ? f->last : "");
 	pthread_mutex_unlock(&f->lock);
 
 	if (next == NEXT_SOON || next == NEXT_LATER)
@@ -180,10 +181,11 @@ static void answer_or_park(struct mount *m, fuse_req_t req, size_t size, uint64_
 		struct parked what = {
 			.kind = PARKED_WAIT, .node = f->node, .size = size, .fh = fh};
 
-		if (answer(f, req, size, &what.deadline_ms))
+		CLEANUP_FREE char *last = NULL;
+
+		if (answer(f, req, size, &what.deadline_ms, &last))
 			return;
 		/* Once parked, the handle may be closed by whoever answers. */
-		CLEANUP_FREE char *last = xstrdup(f->last ? f->last : "");
 		const bool soon = what.deadline_ms <= clock_mono_ms() + LOOK_AGAIN_MS;
 		const uint64_t token = park_add(m->park, req, &what);
 

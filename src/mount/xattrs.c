@@ -216,7 +216,9 @@ static int check_own(fuse_ino_t ino, const char *name)
 		return -EROFS;
 	if (strncmp(name, own_prefix, strlen(own_prefix)) == 0)
 		return -EPERM;
-	return strncmp(name, "user.", 5) == 0 ? 0 : -EOPNOTSUPP;
+	if (strncmp(name, "user.", 5) != 0)
+		return -EOPNOTSUPP;
+	return name[5] ? 0 : -EINVAL;
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,

@@ -10,13 +10,17 @@
 #include <curl/curl.h>
 
 /* Calls of one kind that may run at once; the others wait, without a connection. Lanes of their own
- * keep downloads from starving polls. */
+ * keep downloads from starving polls, and pictures fetched ahead from starving those that are read. */
 struct lane {
 	int running, max; /* max 0: no limit */
 	struct list waiting; /* net_call.queued */
 };
 
-enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_KINDS };
+enum { SPARE_HANDLES = 4 };
+
+/* CALL_AHEAD: a picture before anybody asks for it. CALL_PROBE: the small question for a picture's
+ * size, on which its request's success depends. */
+enum call_kind { CALL_API, CALL_POST, CALL_PICTURE, CALL_AHEAD, CALL_PROBE, CALL_KINDS };
 
 struct net {
 	CURLM *multi;
@@ -27,6 +31,8 @@ struct net {
 	struct curl_slist *bearer; /* the Authorization header, or NULL */
 	struct list calls;
 	int running;
+	CURL *spare[SPARE_HANDLES]; /* of API calls that are over: polls make hundreds a second */
+	int n_spare;
 };
 
 /* One transfer. */
@@ -72,6 +78,8 @@ bool url_has_scheme(const char *url, const char *scheme);
 struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg);
 /* Hands it to the multi handle; done comes later, an immediate failure too. */
 void call_start(struct net_call *call);
+/* Starts it when its lane has room, else leaves it there. */
+void call_queue(struct net_call *call);
 void call_free(struct net_call *call);
 
 /* api.c: a call of the API, not started. */

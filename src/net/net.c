@@ -78,6 +78,8 @@ struct net *net_create(const struct net_config *config, char **error)
 		list_init(&net->lanes[i].waiting);
 	net->lanes[CALL_API].max = API_CONNECTIONS;
 	net->lanes[CALL_PICTURE].max = net->config.picture_connections;
+	net->lanes[CALL_PROBE].max = net->config.picture_connections;
+	net->lanes[CALL_AHEAD].max = net->config.picture_connections;
 	list_init(&net->calls);
 	if (config->key) {
 		CLEANUP_FREE char *header = xasprintf("Authorization: Bearer %s", config->key);
@@ -97,6 +99,8 @@ void net_destroy(struct net *net)
 			list_remove(pos);
 	list_for_each_safe (pos, next, &net->calls)
 		call_free(CONTAINER_OF(pos, struct net_call, link));
+	while (net->n_spare > 0)
+		curl_easy_cleanup(net->spare[--net->n_spare]);
 	curl_multi_cleanup(net->multi);
 	curl_slist_free_all(net->bearer);
 	free(net->origin);
@@ -134,6 +138,24 @@ static void set_common(struct net_call *c, const char *url)
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_seen);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, c);
 	curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 0L);
+	/* Nobody waits for a resolver's thread that nobody answers: not the end of a call, nor of all. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+}
+
+/* Only API calls share handles: the paid POST has one of its own. */
+static CURL *handle_get(struct net *net, enum call_kind kind)
+{
+	return kind == CALL_API && net->n_spare > 0 ? net->spare[--net->n_spare] : curl_easy_init();
+}
+
+static void handle_put(struct net *net, enum call_kind kind, CURL *easy)
+{
+	if (kind != CALL_API || net->n_spare == SPARE_HANDLES) {
+		curl_easy_cleanup(easy);
+		return;
+	}
+	curl_easy_reset(easy);
+	net->spare[net->n_spare++] = easy;
 }
 
 struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg)
@@ -142,11 +164,11 @@ struct net_call *call_create(struct net *net, enum call_kind kind, const char *u
 
 	*c = (struct net_call){.net = net,
 		.kind = kind,
-		.easy = curl_easy_init(),
+		.easy = handle_get(net, kind),
 		.retry_after_ms = -1,
 		.total = -1,
 		.arg = arg};
-	if (kind != CALL_PICTURE)
+	if (kind == CALL_API || kind == CALL_POST)
 		buf_init(&c->body, WIRE_BODY_MAX);
 	set_common(c, url);
 	list_append(&net->calls, &c->link);
@@ -164,10 +186,15 @@ static void start(struct net_call *c)
 
 void call_start(struct net_call *c)
 {
-	struct lane *lane = &c->net->lanes[c->kind];
-
 	if (c->headers)
 		curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers);
+	call_queue(c);
+}
+
+void call_queue(struct net_call *c)
+{
+	struct lane *lane = &c->net->lanes[c->kind];
+
 	if (lane->max == 0 || lane->running < lane->max)
 		start(c);
 	else
@@ -196,7 +223,7 @@ static void stop(struct net_call *c)
 void call_free(struct net_call *c)
 {
 	stop(c);
-	curl_easy_cleanup(c->easy);
+	handle_put(c->net, c->kind, c->easy);
 	curl_mime_free(c->mime);
 	curl_slist_free_all(c->headers);
 	buf_release(&c->body);
@@ -300,7 +327,7 @@ static void collect(struct net *net)
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&c);
-		if (c->kind == CALL_PICTURE)
+		if (c->kind != CALL_API && c->kind != CALL_POST)
 			picture_finished(c, code);
 		else
 			api_finished(c, code);
@@ -317,7 +344,11 @@ void net_run(struct net *net, int timeout_ms)
 	collect(net);
 }
 
+/* Whoever waits for what was posted would wait for long if it failed and nobody tried again. */
 void net_wake(struct net *net)
 {
-	curl_multi_wakeup(net->multi);
+	enum { TRIES = 5 };
+
+	for (int i = 0; i < TRIES && curl_multi_wakeup(net->multi) != CURLM_OK; i++)
+		;
 }

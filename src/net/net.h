@@ -45,7 +45,8 @@ struct net_config {
 	int64_t stall_ms;	/* no byte for so long ends a call; 0: 30 s */
 	int64_t api_total_ms;	/* an API call but the POST ends by then; 0: 60 s */
 	int64_t post_total_ms;	/* the POST's limit; 0: 820 s, as a hub may answer after 800 s */
-	int picture_connections; /* most connections for pictures at once; 0: 8 */
+	int picture_connections; /* most connections at once for pictures that somebody waits for,
+				  * and as many for those fetched ahead; 0: 8 */
 };
 
 /* NULL with *error: bad URL, plain http to a host that is not loopback while there is a key. */
@@ -123,9 +124,13 @@ typedef void net_picture_done_fn(void *arg, const struct net_picture_reply *repl
 /* Downloads a picture. first > 0 asks for the range from there on (a resumed download);
  * limit > 0 asks for at most so many bytes (a probe: `Range: bytes=0-(limit-1)`; when the server
  * ignores the range and answers 200, the transfer is ended after limit bytes, with OUTCOME_OK,
- * total from Content-Length). */
-struct net_call *net_get_picture(struct net *net, const char *url, int64_t first, int64_t limit,
-	net_data_fn *data, net_picture_done_fn *done, void *arg);
+ * total from Content-Length). Nobody waits for one fetched ahead: it does not take the place of
+ * another. */
+enum net_urgency { NET_WANTED, NET_AHEAD };
+struct net_call *net_get_picture(struct net *net, enum net_urgency urgency, const char *url,
+	int64_t first, int64_t limit, net_data_fn *data, net_picture_done_fn *done, void *arg);
+/* Somebody waits for it now. */
+void net_hurry(struct net_call *call);
 
 /* Pauses or continues a picture's transfer (readers too slow, the disk is full). */
 void net_pause(struct net_call *call, bool paused);

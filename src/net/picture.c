@@ -61,10 +61,13 @@ static size_t picture_seen(char *bytes, size_t size, size_t count, void *arg)
 	return c->enough && len < size * count ? 0 : size * count;
 }
 
-struct net_call *net_get_picture(struct net *net, const char *url, int64_t first, int64_t limit,
-	net_data_fn *data, net_picture_done_fn *done, void *arg)
+struct net_call *net_get_picture(struct net *net, enum net_urgency urgency, const char *url,
+	int64_t first, int64_t limit, net_data_fn *data, net_picture_done_fn *done, void *arg)
 {
-	struct net_call *c = call_create(net, CALL_PICTURE, url, arg);
+	const enum call_kind kind = limit > 0 ? CALL_PROBE
+		: urgency == NET_AHEAD	      ? CALL_AHEAD
+					      : CALL_PICTURE;
+	struct net_call *c = call_create(net, kind, url, arg);
 	CURL *easy = c->easy;
 	char range[64];
 
@@ -91,6 +94,15 @@ struct net_call *net_get_picture(struct net *net, const char *url, int64_t first
 	}
 	call_start(c);
 	return c;
+}
+
+void net_hurry(struct net_call *c)
+{
+	if (c->kind != CALL_AHEAD || c->started)
+		return;
+	list_remove(&c->queued);
+	c->kind = CALL_PICTURE;
+	call_queue(c);
 }
 
 static char *picture_message(const struct net_call *c, CURLcode code, long status,

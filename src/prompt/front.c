@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <yaml.h>
 
+enum { KEY_SHOWN = 60 }; /* bytes of an unknown key in an error */
+
 static const char *const field_names[] = {
 	[FRONT_MODEL] = "model",
 	[FRONT_SIZE] = "size",
@@ -16,15 +18,30 @@ static const char *const top_keys[] = {
 	"model", "config", "reference_image", "size", "quality", "n", NULL};
 static const char *const config_keys[] = {"size", "quality", "n", NULL};
 /* Keys of dotprompt that say nothing here. */
-static const char *const foreign_keys[] = {"input", "output", "tools", "variant", "name",
-	"version", "metadata", "toolDefs", "maxTurns", "returnToolRequests", "ext", "default",
-	NULL};
+static const char *const foreign_keys[] = {"input", "output", "tools", "variant", "name", "version",
+	"metadata", "toolDefs", "maxTurns", "returnToolRequests", "ext", "default", NULL};
+
+/* What people call things elsewhere. */
+static const struct {
+	const char *key, *meant;
+} synonyms[] = {
+	{"aspect_ratio", "size"},
+	{"ratio", "size"},
+	{"resolution", "size"},
+	{"count", "n"},
+	{"images", "n"},
+	{"number", "n"},
+	{"reference", "reference_image"},
+	{"references", "reference_image"},
+};
 
 struct reader {
 	yaml_parser_t parser;
 	yaml_event_t event; /* the present one */
 	bool has_event;
 	const char *label;
+	const char *text;
+	size_t len;
 	int first_line;
 	struct front *out;
 	char **error;
@@ -61,16 +78,47 @@ static int complain(struct reader *r, const char *what)
 	return complain_at(r, r->event.start_mark, what);
 }
 
+/* The first byte of the character with that number. */
+static char character_at(const struct reader *r, size_t number)
+{
+	const char *p = r->text, *end = p + r->len;
+
+	for (; p < end; p++)
+		if ((*p & 0xC0) != 0x80 && number-- == 0)
+			return *p;
+	return '\0';
+}
+
+/* What libyaml says of a text that is no YAML. Its reader, which comes before its scanner, tells no
+ * line but a place in bytes. */
+static int complain_of_yaml(struct reader *r)
+{
+	const char *problem = r->parser.problem ? r->parser.problem : "it is not YAML";
+	const size_t at = r->parser.problem_offset;
+	yaml_mark_t mark = r->parser.problem_mark;
+
+	if (r->parser.error == YAML_READER_ERROR && at <= r->len) {
+		mark = (yaml_mark_t){.index = at};
+		for (const char *p = r->text; p < r->text + at; p++) {
+			mark.line += *p == '\n';
+			mark.column = *p == '\n' ? 0 : mark.column + ((*p & 0xC0) != 0x80);
+		}
+	} else if (r->parser.error == YAML_SCANNER_ERROR && character_at(r, mark.index) == '\t') {
+		problem = "a tab cannot stand here; indent with spaces";
+	} else if (strstr(problem, "<document start>")) {
+		problem = "front matter is lines of \"key: value\", without directives or a second "
+			  "document";
+	}
+	return complain_at(r, mark, problem);
+}
+
 static int next(struct reader *r)
 {
 	if (r->has_event)
 		yaml_event_delete(&r->event);
 	r->has_event = false;
-	if (!yaml_parser_parse(&r->parser, &r->event)) {
-		const char *problem = r->parser.problem ? r->parser.problem : "it is not YAML";
-
-		return complain_at(r, r->parser.problem_mark, problem);
-	}
+	if (!yaml_parser_parse(&r->parser, &r->event))
+		return complain_of_yaml(r);
 	r->has_event = true;
 	if (r->event.type == YAML_ALIAS_EVENT)
 		return complain(r, "YAML aliases (*name) are not supported here");
@@ -84,13 +132,20 @@ static int expect(struct reader *r, yaml_event_type_t type, const char *what)
 	return rc < 0 || r->event.type == type ? rc : complain(r, what);
 }
 
-/* A scalar without anchor or tag of its own. */
+/* An event without anchor or tag of its own. */
+static int check_plain(struct reader *r, const yaml_char_t *anchor, const yaml_char_t *tag)
+{
+	if (anchor)
+		return complain(r, "YAML anchors (&name) are not supported here");
+	return tag ? complain(r, "YAML tags (!name) are not supported here") : 0;
+}
+
 static int check_scalar(struct reader *r)
 {
-	if (r->event.data.scalar.anchor)
-		return complain(r, "YAML anchors (&name) are not supported here");
-	if (r->event.data.scalar.tag)
-		return complain(r, "YAML tags (!name) are not supported here");
+	const int rc = check_plain(r, r->event.data.scalar.anchor, r->event.data.scalar.tag);
+
+	if (rc < 0)
+		return rc;
 	if (memchr(r->event.data.scalar.value, '\0', r->event.data.scalar.length))
 		return complain(r, "a NUL character is not possible here");
 	return 0;
@@ -106,7 +161,7 @@ static bool is_null(struct reader *r)
 	const char *text = scalar(r);
 
 	return r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-		(!*text || strcmp(text, "~") == 0 || strcmp(text, "null") == 0);
+	       (!*text || strcmp(text, "~") == 0 || strcmp(text, "null") == 0);
 }
 
 static void mark(struct reader *r, struct prompt_mark *at)
@@ -118,24 +173,43 @@ static void mark(struct reader *r, struct prompt_mark *at)
 
 /* ---- keys ---- */
 
-static int unknown_key(struct reader *r, const char *key, const char *const *possible)
+static bool is_among(const char *key, const char *const *keys)
+{
+	while (*keys && strcmp(*keys, key) != 0)
+		keys++;
+	return *keys;
+}
+
+static const char *nearest_key(const char *key, const char *const *possible)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(synonyms); i++)
+		if (strcmp(synonyms[i].key, key) == 0)
+			return is_among(synonyms[i].meant, possible) ? synonyms[i].meant : NULL;
+	return names_nearest(key, possible);
+}
+
+static int unknown_key(struct reader *r, const char *key, bool top)
 {
 	CLEANUP_FREE char *what = NULL;
-	const char *near = names_nearest(key, possible);
+	CLEANUP_FREE char *shown = xstrndup(key, names_utf8_cut(key, KEY_SHOWN));
+	const char *near = nearest_key(key, top ? top_keys : config_keys);
 
-	for (int i = 0; foreign_keys[i]; i++)
-		if (strcmp(foreign_keys[i], key) == 0) {
-			what = xasprintf("\"%s\" is a key of dotprompt that has no meaning here; "
-					 "take it out",
-				key);
-			return complain(r, what);
-		}
-	if (near)
-		what = xasprintf("unknown key \"%.60s\"; did you mean \"%s\"?", key, near);
-	else
-		what = xasprintf("unknown key \"%.60s\"; model, size, quality, n and "
-				 "reference_image are possible",
+	if (is_among(key, foreign_keys))
+		what = xasprintf("\"%s\" is a key of dotprompt that has no meaning here; take it "
+				 "out",
 			key);
+	else if (!top && is_among(key, top_keys))
+		what = xasprintf(
+			"\"%s\" does not belong into config; write it without indenting", key);
+	else if (top && strcmp(key, "prompt") == 0)
+		what = xstrdup(
+			"the prompt is the text behind the second \"---\"; no key is needed");
+	else if (near)
+		what = xasprintf("unknown key \"%s\"; did you mean \"%s\"?", shown, near);
+	else
+		what = xasprintf("unknown key \"%s\"; %s possible", shown,
+			top ? "model, size, quality, n and reference_image are"
+			    : "in config, size, quality and n are");
 	return complain(r, what);
 }
 
@@ -190,16 +264,16 @@ static int read_references(struct reader *r)
 		return add_reference(r);
 	if (r->event.type != YAML_SEQUENCE_START_EVENT)
 		return complain(r, "\"reference_image\" is one file name or a list of them");
-	for (;;) {
+	rc = check_plain(r, r->event.data.sequence_start.anchor, r->event.data.sequence_start.tag);
+	while (rc == 0) {
 		rc = next(r);
 		if (rc < 0 || r->event.type == YAML_SEQUENCE_END_EVENT)
 			return rc;
 		rc = r->event.type == YAML_SCALAR_EVENT
-			? add_reference(r)
-			: complain(r, "a reference image is a file name");
-		if (rc < 0)
-			return rc;
+			     ? add_reference(r)
+			     : complain(r, "a reference image is a file name");
 	}
+	return rc;
 }
 
 static int field_of(const char *key)
@@ -221,19 +295,21 @@ static int read_config(struct reader *r)
 	if (r->event.type == YAML_SCALAR_EVENT && is_null(r))
 		return 0;
 	return r->event.type == YAML_MAPPING_START_EVENT
-		? read_mapping(r, false)
-		: complain(r, "\"config\" holds size, quality and n, each on a line of its own, "
-			      "indented");
+		       ? read_mapping(r, false)
+		       : complain(r,
+				 "\"config\" holds size, quality and n, each on a line of its own, "
+				 "indented");
 }
 
 /* After the mapping's start, up to its end. */
 static int read_mapping(struct reader *r, bool top)
 {
 	bool config_seen = false;
+	int rc =
+		check_plain(r, r->event.data.mapping_start.anchor, r->event.data.mapping_start.tag);
 
-	for (;;) {
-		int rc = next(r);
-
+	while (rc == 0) {
+		rc = next(r);
 		if (rc < 0 || r->event.type == YAML_MAPPING_END_EVENT)
 			return rc;
 		if (r->event.type != YAML_SCALAR_EVENT)
@@ -254,11 +330,10 @@ static int read_mapping(struct reader *r, bool top)
 		else if (top && strcmp(key, "config") == 0)
 			rc = complain(r, "\"config\" is given twice");
 		else
-			rc = unknown_key(r, key, top ? top_keys : config_keys);
+			rc = unknown_key(r, key, top);
 		config_seen |= strcmp(key, "config") == 0;
-		if (rc < 0)
-			return rc;
 	}
+	return rc;
 }
 
 static int read_document(struct reader *r)
@@ -277,8 +352,6 @@ static int read_document(struct reader *r)
 	if (rc < 0)
 		return rc;
 	if (r->event.type == YAML_MAPPING_START_EVENT) {
-		if (r->event.data.mapping_start.anchor || r->event.data.mapping_start.tag)
-			return complain(r, "YAML anchors and tags are not supported here");
 		rc = read_mapping(r, true);
 	} else if (r->event.type != YAML_SCALAR_EVENT || !is_null(r)) {
 		return complain(r, "front matter is lines of \"key: value\"");
@@ -292,8 +365,12 @@ static int read_document(struct reader *r)
 int front_parse(const char *label, const char *text, size_t len, int first_line, struct front *out,
 	char **error)
 {
-	struct reader r = {
-		.label = label, .first_line = first_line, .out = out, .error = error};
+	struct reader r = {.label = label,
+		.text = text,
+		.len = len,
+		.first_line = first_line,
+		.out = out,
+		.error = error};
 
 	*out = (struct front){0};
 	if (!yaml_parser_initialize(&r.parser))

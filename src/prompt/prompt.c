@@ -11,7 +11,7 @@ struct parts {
 	int front_line; /* 1-based line on which it begins */
 	const char *text;
 	size_t text_len;
-	bool unterminated; /* a first `---` without a second */
+	bool unterminated; /* a first `---` without a second; front_line is behind it */
 };
 
 static void skip_bom(const char **text, size_t *len)
@@ -41,15 +41,29 @@ static bool is_fence(const char *p, const char *end)
 	return true;
 }
 
+static bool is_white(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (!text[i] || !strchr(" \t\r\n\v\f", text[i]))
+			return false;
+	return true;
+}
+
+/* Empty lines before the front matter are no text: with them, it would be sent as a prompt. */
 static struct parts split(const char *text, size_t len)
 {
-	const char *end = text + len;
-	const char *p = line_end(text, end);
+	const char *start = text, *end = text + len;
+	const char *p = line_end(start, end);
+	int line = 1;
 
-	if (!is_fence(text, p))
+	for (; start < end && is_white(start, (size_t)(p - start)); p = line_end(start, end)) {
+		start = p;
+		line++;
+	}
+	if (!is_fence(start, p))
 		return (struct parts){.text = text, .text_len = len};
 
-	struct parts parts = {.front = p, .front_line = 2};
+	struct parts parts = {.front = p, .front_line = line + 1};
 	while (p < end) {
 		const char *next = line_end(p, end);
 
@@ -64,14 +78,6 @@ static struct parts split(const char *text, size_t len)
 	parts.unterminated = true;
 	parts.text = end;
 	return parts;
-}
-
-static bool is_white(const char *text, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if (!text[i] || !strchr(" \t\r\n\v\f", text[i]))
-			return false;
-	return true;
 }
 
 bool prompt_is_blank(const char *text, size_t len)
@@ -150,19 +156,19 @@ static size_t first_bad_byte(const char *text, size_t len)
 	return len;
 }
 
-static int check_bytes(const struct prompt_source *s, char **error)
+static int check_bytes(const char *label, const char *text, size_t len, char **error)
 {
 	int line;
 	size_t column;
 
-	if (names_is_utf8(s->text, s->len) && !memchr(s->text, '\0', s->len))
+	if (names_is_utf8(text, len) && !memchr(text, '\0', len))
 		return 0;
-	const size_t bad = first_bad_byte(s->text, s->len);
-	place_of(s->text, bad, &line, &column);
+	const size_t bad = first_bad_byte(text, len);
+	place_of(text, bad, &line, &column);
 	return fail(error, -EINVAL,
-		s->text[bad] == '\0' ? "%s:%d:%zu: a NUL byte; prompts are text"
-				     : "%s:%d:%zu: the text is not UTF-8; save it as UTF-8",
-		s->label, line, column);
+		text[bad] == '\0' ? "%s:%d:%zu: a NUL byte; prompts are text"
+				  : "%s:%d:%zu: the text is not UTF-8; save it as UTF-8",
+		label, line, column);
 }
 
 /* ---- front matter and defaults, merged ---- */
@@ -204,17 +210,38 @@ static int apply(struct prompt *p, struct front *f, int level, char **error)
 	return rc;
 }
 
+static int text_in_defaults(const char *label, const char *text, size_t at, char **error)
+{
+	int line;
+	size_t column;
+
+	place_of(text, at, &line, &column);
+	return fail(error, -EINVAL,
+		"%s:%d:%zu: only settings stand in this file; take out what is behind the second "
+		"\"---\"",
+		label, line, column);
+}
+
+/* Settings, with or without `---` around them. */
 static int apply_defaults(struct prompt *p, const struct prompt_source *s, int level, char **error)
 {
 	const char *text = s->text;
 	size_t len = s->len;
 	struct front f;
 
-	int rc = check_bytes(s, error);
+	skip_bom(&text, &len);
+	int rc = check_bytes(s->label, text, len, error);
 	if (rc < 0)
 		return rc;
-	skip_bom(&text, &len);
-	rc = front_parse(s->label, text, len, 1, &f, error);
+
+	const struct parts parts = split(text, len);
+	if (!parts.front || parts.unterminated)
+		rc = front_parse(s->label, text, len, 1, &f, error);
+	else if (is_white(parts.text, parts.text_len))
+		rc = front_parse(
+			s->label, parts.front, parts.front_len, parts.front_line, &f, error);
+	else
+		return text_in_defaults(s->label, text, (size_t)(parts.text - text), error);
 	if (rc == 0)
 		rc = apply(p, &f, level, error);
 	front_release(&f);
@@ -230,8 +257,8 @@ static int parse_text(const struct prompt_source *s, const struct parts *parts,
 	int rc = 0;
 
 	if (parts->front)
-		rc = front_parse(s->label, parts->front, parts->front_len, parts->front_line, &f,
-			error);
+		rc = front_parse(
+			s->label, parts->front, parts->front_len, parts->front_line, &f, error);
 	if (rc == 0)
 		rc = apply(out, &f, 0, error);
 	front_release(&f);
@@ -249,7 +276,10 @@ static int parse_json(const struct prompt_source *s, const char *text, size_t le
 
 	out->json = true;
 	const int rc = order_decode(text, len, &out->order, &why);
-	return rc < 0 ? fail(error, -EINVAL, "%s: %s", s->label, why) : 0;
+	return rc < 0 ? fail(error, -EINVAL,
+				"%s: %s (what begins with { is a JSON body of the API)", s->label,
+				why)
+		      : 0;
 }
 
 int prompt_parse(const struct prompt_source *file, const struct prompt_source *defaults,
@@ -262,18 +292,18 @@ int prompt_parse(const struct prompt_source *file, const struct prompt_source *d
 	*out = (struct prompt){0};
 	if (len > PROMPT_FILE_MAX)
 		return fail(error, -EFBIG, "%s: a prompt file may have at most 1 MiB", file->label);
-	int rc = check_bytes(file, error);
+	skip_bom(&text, &len);
+	int rc = check_bytes(file->label, text, len, error);
 	if (rc < 0)
 		return rc;
-	skip_bom(&text, &len);
 	parts = split(text, len);
 	if (len > 0 && text[0] == '{')
 		rc = parse_json(file, text, len, out, error);
 	else if (parts.unterminated)
 		rc = fail(error, -EINVAL,
-			"%s:1:1: the front matter that begins here has no end; put a line \"---\" "
+			"%s:%d:1: the front matter that begins here has no end; put a line \"---\" "
 			"behind it",
-			file->label);
+			file->label, parts.front_line - 1);
 	else if (is_white(parts.text, parts.text_len))
 		rc = fail(error, -EINVAL, "%s: there is no prompt text in it", file->label);
 	else
@@ -301,12 +331,12 @@ static int unknown_model(const struct prompt *p, const struct wire_models *model
 	for (size_t i = 0; i < models->count; i++)
 		ids[i] = models->items[i].id;
 	const char *near = names_nearest(p->order.model, ids);
-	const int rc = near ? fail(error, -EINVAL,
-				      "%sthe hub has no model \"%s\"; did you mean \"%s\"?", at,
-				      p->order.model, near)
-			    : fail(error, -EINVAL,
-				      "%sthe hub has no model \"%s\"; the folder models lists them",
-				      at, p->order.model);
+	const int rc =
+		near ? fail(error, -EINVAL, "%sthe hub has no model \"%s\"; did you mean \"%s\"?",
+			       at, p->order.model, near)
+		     : fail(error, -EINVAL,
+			       "%sthe hub has no model \"%s\"; the folder models lists them", at,
+			       p->order.model);
 	free(ids);
 	return rc;
 }
@@ -320,12 +350,12 @@ static int check_quality(const struct prompt *p, const struct wire_model *m, cha
 	for (size_t i = 0; m->qualities[i]; i++)
 		if (strcmp(m->qualities[i], p->order.quality) == 0)
 			return 0;
-	return fail(error, -EINVAL, "%s%s does not offer the quality \"%s\"; see models/%s.json", at,
-		m->id, p->order.quality, m->id);
+	return fail(error, -EINVAL, "%s%s does not offer the quality \"%s\"; see models/%s.json",
+		at, m->id, p->order.quality, m->id);
 }
 
-int prompt_check(const struct prompt *p, const struct wire_models *models, size_t n_references,
-	char **error)
+int prompt_check(
+	const struct prompt *p, const struct wire_models *models, size_t n_references, char **error)
 {
 	const struct wire_model *m;
 
@@ -337,8 +367,9 @@ int prompt_check(const struct prompt *p, const struct wire_models *models, size_
 	if (m->reference_limit >= 0 && n_references > (size_t)m->reference_limit) {
 		CLEANUP_FREE char *at = where(&p->references_at);
 
-		return fail(error, -EINVAL, "%s%s takes at most %d reference images, and there are %zu",
-			at, m->id, m->reference_limit, n_references);
+		return fail(error, -EINVAL,
+			"%s%s takes at most %d reference images, and there are %zu", at, m->id,
+			m->reference_limit, n_references);
 	}
 	return check_quality(p, m, error);
 }

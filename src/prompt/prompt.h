@@ -7,13 +7,14 @@
  *	if (rc == 0) rc = prompt_check(&p, models, &error);
  *	prompt_release(&p);
  *
- * Three forms: plain text; front matter between two `---` lines and then text; a JSON body of the
- * API itself (first byte `{`, after a BOM if there is one). Front matter is a subset of
- * google/dotprompt's: `model`, `config: {size, quality, n}`, `reference_image` (one name or a
- * list); size, quality and n also at top level. Every scalar is text, so 16:9 stays 16:9. BOM, CRLF
- * and a missing final newline are accepted. defaults.yaml files have the same keys and no text;
- * they are merged key by key, nearest folder first, the prompt's own front matter before all. A
- * JSON body is complete in itself: defaults do not apply to it; its unknown members are passed on.
+ * Three forms: plain text; front matter between two `---` lines (behind empty lines, if any) and
+ * then text; a JSON body of the API itself (first byte `{`, after a BOM if there is one). Front
+ * matter is a subset of google/dotprompt's: `model`, `config: {size, quality, n}`,
+ * `reference_image` (one name or a list); size, quality and n also at top level. Every scalar is
+ * text, so 16:9 stays 16:9. BOM, CRLF and a missing final newline are accepted. defaults.yaml files
+ * have the same keys and no text, with or without the `---` lines; they are merged key by key,
+ * nearest folder first, the prompt's own front matter before all. A JSON body is complete in
+ * itself: defaults do not apply to it; its unknown members are passed on.
  *
  * The prompt text is sent without the front matter, without a trailing newline, CRLF as LF.
  *

@@ -1,5 +1,6 @@
 #include "wire/json.h"
 #include "base/clock.h"
+#include "base/names.h"
 #include "wire/wire.h"
 #include <errno.h>
 
@@ -12,9 +13,14 @@ json_t *json_parse(const char *text, size_t len, char **error)
 		return NULL;
 	}
 	json_t *value = json_loadb(text, len, 0, &why);
-	if (!value)
+	if (!value) {
+		/* It quotes the text up to the byte in question, which may cut a character. */
+		if (!names_is_utf8(why.text, strlen(why.text)))
+			for (char *p = why.text; *p; p++)
+				*p = (unsigned char)*p < 0x80 ? *p : '?';
 		fail(error, -EINVAL, "not valid JSON (line %d, column %d: %s)", why.line,
 			why.column, why.text);
+	}
 	return value;
 }
 

@@ -94,14 +94,37 @@ static int check_prompt(const char *prompt, char **error)
 	return 0;
 }
 
+/* "1024 X 1024" or "1024×1024" as it should have been written. Owned. */
+static char *plain_size(const char *size)
+{
+	char *plain = xmalloc(strlen(size) + 1), *to = plain;
+
+	for (; *size; size++) {
+		if (strncmp(size, "×", 2) == 0) {
+			*to++ = 'x';
+			size++;
+		} else if (*size != ' ') {
+			*to++ = *size == '*' ? 'x' : (char)tolower((unsigned char)*size);
+		}
+	}
+	*to = '\0';
+	return plain;
+}
+
 static int check_size(const char *size, char **error)
 {
 	int width, height;
 
 	if (strcmp(size, "auto") == 0 || order_pixels(size, &width, &height))
 		return 0;
+
+	CLEANUP_FREE char *shown = xstrndup(size, names_utf8_cut(size, 40));
+	CLEANUP_FREE char *meant = plain_size(shown);
+	if (strcmp(meant, "auto") == 0 || order_pixels(meant, &width, &height))
+		return fail(error, -EINVAL, "size \"%s\" is not possible; did you mean \"%s\"?",
+			shown, meant);
 	return fail(error, -EINVAL,
-		"size \"%.40s\" is not possible; write auto or WIDTHxHEIGHT, as in 1536x1024", size);
+		"size \"%s\" is not possible; write auto or WIDTHxHEIGHT, as in 1536x1024", shown);
 }
 
 static int check_quality(const char *quality, char **error)

@@ -1,117 +1,13 @@
-"""One write, one request: whichever program writes the file."""
+"""What becomes of a prompt that was written: errors at close, the verbs of /control, budget, offline.
+
+One write, one request, whoever writes: test_writers.py, test_editors.py, test_samba.py; when it is
+sent: test_settle.py.
+"""
 import os
-import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
-from harness import ENV, run, sh, until
-
-
-def settled(mount):
-    """Everything that was closed has been looked at, and what was queued has been sent."""
-    until("settling", lambda: mount.sql(
-        "SELECT (SELECT count(*) FROM node WHERE pending <> 0),"
-        " (SELECT count(*) FROM request WHERE state IN ('queued', 'sending'))") == ["0|0"])
-
-
-PY = sys.executable
-WRITERS = {
-    "bash": "echo 'a cat' > {f}",
-    "dash": "dash -c \"echo 'a cat' > {f}\"",
-    "subshell": "(echo 'a cat'; echo 'on a sofa') > {f}",
-    "append": "echo 'a cat' >> {f}",
-    "printf without newline": "printf 'a cat' > {f}",
-    "cp": "cp {src} {f}",
-    "mv": "mv {src} {f}",
-    "scratch and rename": "cp {src} {dir}/x.tmp && mv {dir}/x.tmp {f}",
-    "tee": "echo 'a cat' | tee {f} > /dev/null",
-    "dd": "dd if={src} of={f} bs=3 status=none",
-    "dd fsync": "dd if={src} of={f} bs=4 conv=fsync status=none",
-    "install": "install -m 600 {src} {f}",
-    "rsync": "rsync {src} {f}",
-    "rsync inplace": "rsync --inplace {src} {f}",
-    "python": f"{PY} -c \"open('{{f}}', 'w').write('a cat')\"",
-    "python dup and fork": f"{PY} -c \"import os; fd = os.open('{{f}}', os.O_CREAT | os.O_WRONLY); "
-                           "d = os.dup(fd); os.write(fd, b'a '); os.close(fd); pid = os.fork(); "
-                           "pid or (os.write(d, b'cat'), os._exit(0)); os.waitpid(pid, 0); os.close(d)\"",
-    "gio copy": "gio copy {src} {f}",
-    "gio save": "cat {src} | gio save {f}",
-    "tar": "tar -cf - -C {tmp} --transform s,source.txt,made.prompt, source.txt | tar -xf - -C {dir}",
-    "cat": "cat {src} > {f}",
-    "truncate first": ": > {f}; echo 'a cat' > {f}",
-    "vim": "vim -u NONE -es -c 'normal ia cat' -c 'wq' {f}",
-    "vim with backup": "vim -u NONE -es -c 'set backup backupcopy=no' -c 'normal ia cat' -c 'wq' {f}",
-    "sed -i": "echo 'a dog' > {dir}/y.txt; sed -i 's/dog/cat/' {dir}/y.txt; mv {dir}/y.txt {f}",
-    "unlink and write": "echo 'a dog' > {f}; rm {f}; echo 'a cat' > {f}",
-}
-
-
-@pytest.mark.parametrize("writer", WRITERS)
-def test_one_write_one_request(hub, mount, tmp_path, writer):
-    folder = mount / "requests"
-    source = tmp_path / "source.txt"
-    source.write_text("a cat\n")
-    words = {"f": folder / "made.prompt", "src": source, "dir": folder, "tmp": tmp_path}
-    program = WRITERS[writer].split()[0]
-    if program in ("vim", "rsync", "gio") and not shutil.which(program):
-        pytest.fail(f"{program} is not installed")
-    sh(WRITERS[writer].format(**words))
-    assert mount.wait("made")[-1].startswith("succeeded")
-    settled(mount)
-    assert hub.generations() == 1
-    # The same bytes again, by another way, spend nothing; nor does touching.
-    kept = (folder / "made.prompt").read_bytes()
-    (folder / "made.prompt").write_bytes(kept)
-    sh(f"touch {words['f']}; chmod 600 {words['f']}; cp {words['f']} {tmp_path}/k && cp {tmp_path}/k {words['f']}")
-    settled(mount)
-    assert hub.generations() == 1
-    # Changed content is a new generation; the older one stays.
-    sh(f"echo 'with a hat' >> {words['f']}")
-    assert mount.wait("made")[-1].startswith("succeeded")
-    settled(mount)
-    assert hub.generations() == 2 and len(os.listdir(mount / "generations")) == 2
-
-
-def test_editing_in_place(hub, mount):
-    mount.write("e.prompt", "a dog")
-    mount.wait("e")
-    sh("sed -i s/dog/cat/ e.prompt", cwd=mount / "requests")
-    mount.wait("e")
-    settled(mount)
-    assert hub.generations() == 2
-    assert "cat" in (mount / "requests/e.prompt").read_text()
-
-
-def test_what_is_no_commit(hub, mount):
-    folder = mount / "requests"
-    sh(f"""touch {folder}/blank.prompt; echo '   ' > {folder}/white.prompt
-        echo x > {folder}/.hidden.prompt; echo x > {folder}/notes.txt; echo x > {folder}/.prompt
-        echo x > {folder}/cat.prompt.swp; echo x > {folder}/.cat.prompt.XyZ123; mkdir {folder}/d.prompt
-        ln -s notes.txt {folder}/l.prompt""")
-    settled(mount)
-    assert hub.generations() == 0
-    assert not [n for n in os.listdir(folder) if n.endswith((".status", ".error"))]
-
-
-def test_a_writer_that_was_killed_leaves_a_draft(hub, mount):
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        name = f"killed{number}"
-        path = mount / f"requests/{name}.prompt"
-        writer = subprocess.Popen(["bash", "-c", f"exec cat > {path}"], stdin=subprocess.PIPE)
-        writer.stdin.write(b"half a promp")
-        writer.stdin.flush()
-        until("the bytes", lambda: path.exists() and path.stat().st_size == 12)
-        writer.send_signal(number)
-        writer.wait(10)
-        until("the note", lambda: (mount / f"requests/{name}.status").exists())
-        assert mount.status(name).startswith("draft: ")
-        assert path.read_bytes() == b"half a promp"
-    settled(mount)
-    assert hub.generations() == 0
-    sh(f"echo 'again requests/killed9.prompt' > {mount.path}/control")
-    assert mount.wait("killed9")[-1].startswith("succeeded") and hub.generations() == 1
+from harness import run, sh, until
+from sending import settled
 
 
 @pytest.mark.parametrize("text, words", [

@@ -4,12 +4,8 @@ that close in silence, kills while it is on its way. Each test counts the faults
 import os
 import re
 import signal
-import socket
 import sqlite3
-import threading
-import time
 
-import pytest
 from faulthub import FaultHub, PostProxy, http
 from harness import run, until
 

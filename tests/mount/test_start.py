@@ -74,6 +74,18 @@ def test_another_hub(hub, make_mount):
     assert start(mount).returncode in (1, 9)
 
 
+def test_a_start_that_failed_binds_a_profile_to_nothing(hub, make_mount):
+    mount = make_mount(hub, start=False)
+    (mount.dir / "key").chmod(0o644)
+    mount.url = "https://hub.example"
+    assert start(mount).returncode == 8
+    (mount.dir / "key").chmod(0o600)
+    mount.url = hub.url
+    done = start(mount, "-o", "nonsense")
+    assert done.returncode == 2 and "not possible as mount options: -o nonsense\n" in done.stderr
+    mount.start()
+
+
 def test_a_hub_that_does_not_answer_still_mounts_and_says_so(make_mount):
     hub = FaultHub()
     hub.close()

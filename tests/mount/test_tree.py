@@ -84,9 +84,9 @@ def test_directories(dir):
     fails(errno.ENOTDIR, os.rmdir, dir / "f")
     fails(errno.EISDIR, os.unlink, dir / "d")
     fails(errno.ENOENT, os.rmdir, dir / "none")
-    before = (dir / "d").stat().st_mtime_ns
+    os.utime(dir / "d", (1, 1))
     (dir / "d/e").rmdir()
-    assert (dir / "d").stat().st_mtime_ns > before
+    assert (dir / "d").stat().st_mtime > 1
     (dir / "d").rmdir()
 
 

@@ -37,6 +37,7 @@ static int64_t make(const char *name, const char *text, struct file_closed *clos
 	assert_int_equal(file_flush(f, false), 0); /* the FLUSH before any write */
 	assert_int_equal(file_write_begin(f), 0);
 	assert_int_equal(pwrite(file_fd(f), text, strlen(text), 0), (int)strlen(text));
+	file_write_end(f, 0);
 	file_flush(f, false);
 	file_close(f, closed);
 	return n.id;
@@ -87,6 +88,7 @@ static void closing_makes_a_prompt_due(void **state)
 	assert_int_equal(pending_of(a), PENDING_CLOSED);
 	assert_int_equal(file_write_begin(f), 0);
 	assert_int_equal(pending_of(a), PENDING_WRITTEN);
+	file_write_end(f, 0);
 	assert_int_equal(file_flush(f, true), 1);
 	file_close(f, &closed);
 	assert_true(closed.draft);

@@ -1,0 +1,201 @@
+"""What a user reads: NAME.status, NAME.error, NAME.wait and control, in each state."""
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from faulthub import FaultHub, http
+from harness import sh, until
+from sending import settled
+
+
+def error_of(mount, name):
+    """The four parts of NAME.error."""
+    path = mount / f"requests/{name}.error"
+    until(f"{name}.error", path.exists)  # a name is announced before it can be seen
+    text = path.read_text()
+    parts = re.fullmatch(r"what:    (.+)\nwhy:     (.+)\ncharged: (.+)\nnext:    ((?:.+\n)+)", text)
+    assert parts, text
+    return parts.groups()
+
+
+def pasted(mount, name, verb):
+    """The command for that verb in NAME.error, run as it stands, from a folder that is not the mount."""
+    command = re.search(rf"echo '{verb} .*' > \S+", error_of(mount, name)[3])
+    assert command, error_of(mount, name)
+    return sh(command.group(), cwd="/")
+
+
+def test_drafts(hub, mount):
+    requests = mount / "requests"
+    sh("printf -- '---\\nqualty: high\\n---\\nx' > a.prompt; mkdir .d; echo x > .d/h.prompt; touch b.prompt", cwd=requests)
+    until("the note", (requests / "a.error").exists)
+    assert mount.status("a") == 'draft: a.prompt:2:1: unknown key "qualty"; did you mean "quality"?; nothing was sent\n'
+    what, why, charged, after = error_of(mount, "a")
+    assert (what, charged) == ("requests/a.prompt is a draft", "nothing") and mount.status("a").startswith(f"draft: {why}")
+    assert "mend it and save it" in after
+    for name, words, number in (("a", "unknown key", "Invalid argument"), ("b", "no prompt text", "No data available"),
+                                (".d/h", "begins with a dot", "No data available")):
+        done = mount.wait(name, check=False)
+        assert done.returncode == 1 and words in done.stdout.splitlines()[-1] and number in done.stderr, done
+    # What had to be mended is another file.
+    (requests / "c.prompt").write_text("---\nreference_image: late.png\n---\nx")
+    assert mount.wait("c", check=False).returncode == 1
+    mount.write("p.prompt", "a picture")
+    mount.wait("p")
+    sh("cp p.png late.png", cwd=requests)
+    pasted(mount, "c", "again")
+    assert mount.wait("c")[-1].startswith("succeeded") and not (requests / "c.error").exists()
+
+
+def test_a_changed_file_is_not_called_by_what_became_of_the_old_one(hub, make_mount):
+    mount = make_mount(hub, "--settle", "100")
+    path = mount.write("a.prompt", "a cat")
+    mount.wait("a")
+    with open(path, "a") as f:
+        f.write(" with a hat")
+        f.flush()
+        os.fsync(f.fileno())
+        os.close(os.dup(f.fileno()))
+        assert mount.status("a") == "draft: it is being written\n"
+        # Who follows it waits for the writer, as more may come.
+        follower = subprocess.Popen(["cat", str(mount / "requests/a.wait")], stdout=subprocess.PIPE, text=True)
+        assert follower.stdout.readline() == "being written\n"
+    assert follower.communicate(timeout=60)[0].splitlines()[-1].startswith("succeeded")
+    assert follower.returncode == 0
+
+
+def test_control_takes_folders_and_says_what_it_did_not_do(hub, mount):
+    control = mount / "control"
+    (mount / "requests/d/e").mkdir(parents=True)
+    assert "requests: none yet" in control.read_text()
+    control.write_text("pause\n")
+    for name in ("d/a", "d/e/b", "c"):
+        mount.write(f"{name}.prompt", f"a {name}")
+        mount.wait(name, check=False)
+    assert "requests: 3 held" in control.read_text() and "queue: the queue is paused" in control.read_text()
+    control.write_text(f"cancel {mount.path}/requests/d/e/\n")  # as the shell completes it
+    assert mount.status("d/e/b").startswith("canceled") and mount.status("d/a").startswith("held")
+    refused = {
+        "frobnicate": '"frobnicate" is no verb; reading control shows them',
+        "cancle requests/c.prompt": 'did you mean "cancel"?',
+        "cancel": "cancel what?",
+        "pause requests": "pause takes no path",
+        "retry requests/none.prompt": "requests/none.prompt: no such file",
+        "retry c.prompt": "write the path from the mount down, as in: retry requests/cat.prompt",
+        "retry ../etc/passwd": "no such file",
+        "retry requests/../../etc": "no such file",
+        "retry credits": "no such file",
+        "retry requests/d": "nothing below it can be asked to retry",
+        "retry requests/c.prompt": "it is held; retry is not possible",
+        "again requests/d/e/x.txt": "its name has to end in .prompt",
+        "again requests/d/e/.h/y.prompt": "begins with a dot",
+        "again requests/d/e/z.prompt": "holds nothing to send",
+    }
+    sh("echo x > x.txt; mkdir .h; echo y > .h/y.prompt; touch z.prompt", cwd=mount / "requests/d/e")
+    for line, words in refused.items():
+        with pytest.raises(OSError) as caught:
+            control.write_text(line + "\n")
+        assert caught.value.errno == 22, line
+        assert words in control.read_text().splitlines()[-1], (line, control.read_text())
+    # Several lines: those before the wrong one were carried out.
+    with pytest.raises(OSError):
+        control.write_text("cancel requests/d/a.prompt\nbogus\nresume\n")
+    assert mount.status("d/a").startswith("canceled") and "paused" in control.read_text()
+    control.write_text("  resume  \r\n\n")
+    assert "not carried out" not in control.read_text()
+    assert mount.wait("c")[-1].startswith("succeeded") and hub.generations() == 1
+    with pytest.raises(OSError):
+        control.write_text("cancel requests/c.prompt\n")
+    assert "it has succeeded; cancel is not possible" in control.read_text()
+
+
+def test_held_refused_failed_and_unknown(hub, make_mount):
+    """Each .error says what, why, whether it was charged, and a next step that works as it is pasted."""
+    answers = {}
+    fault = FaultHub({("POST", r"/api/v1/images/generations"): lambda request: next(
+        a for word, a in answers.items() if word.encode() in request[3])})
+    answers.update({
+        "refuse": http(400, {"error": {"message": "The prompt is bad", "code": "invalid_request"}}),
+        "fail": http(500, {"error": {"message": "It went wrong", "code": "generationFailed"}}),
+        "lose": None,
+        "no credits": http(402, {"error": {"message": "Not enough credits", "code": "insufficientCredits"}}),
+    })
+    mount = make_mount(url=fault.url)
+    want = {
+        "refuse": ("refused", "The prompt is bad", "nothing", "Invalid argument", "retry"),
+        "fail": ("failed", "It went wrong", "nothing", "Input/output error", "retry"),
+        "lose": ("unknown", "", "not known; balance before: 500", "", "cancel"),
+        "no credits": ("held", "Not enough credits", "nothing", "Disk quota exceeded", "cancel"),
+    }
+    for name, (state, why, charged, number, verb) in want.items():
+        mount.write(f"{name}.prompt", f"please {name}")
+        done = mount.wait(name, check=False)
+        assert done.returncode == 1 and number in done.stderr
+        assert done.stdout.splitlines()[-1] + "\n" == mount.status(name)
+        assert mount.status(name).startswith(f"{state}: {why}") and mount.status(name).count("\n") == 1
+        error = error_of(mount, name)
+        assert error[0] == f"requests/{name}.prompt is {state}" and error[1].startswith(why), error
+        assert error[2].startswith(charged), error
+        pasted(mount, name, verb)
+    settled(mount)
+    assert mount.status("lose") .startswith("canceled: ") and "may have been charged" in mount.status("lose")
+    assert mount.status("no credits") == "canceled: withdrawn before it was sent; not charged\n"
+    assert not (mount / "requests/lose.error").exists()
+    print(f"{fault.fired} answers of {len(want)} kinds")
+    assert fault.fired == 6  # two were asked to retry
+    fault.close()
+
+
+def test_paths_that_a_shell_would_mistake(hub, mount):
+    (mount / "control").write_text("pause\n")
+    name = "it's $HOME; \"so\" & on"
+    (mount / "requests" / name).mkdir()
+    for k in "ab":
+        mount.write(f"{name}/{k}.prompt", "x")
+        mount.wait(f"{name}/{k}", check=False)
+    mount.stop()
+    mount.start("--max-spend", "0")
+    (mount / "control").write_text("resume\n")
+    until("the budget", lambda: "budget" in mount.status(f"{name}/a"))
+    command = re.search(r"now: (.*)", error_of(mount, f"{name}/a")[3]).group(1)
+    sh(command, cwd="/")
+    assert mount.wait(f"{name}/a")[-1].startswith("succeeded") and hub.generations() == 1
+
+
+def test_wait_tells_the_progress(make_hub, make_mount):
+    """A line at each change, and at the latest 5 s after the one before; the status; the end of file."""
+    hub = make_hub("--sketch-delay", "6500")
+    mount = make_mount(hub, "--settle", "300")
+    mount.write("a.prompt", "slowly")
+    follower = subprocess.Popen(["cat", str(mount / "requests/a.wait")], stdout=subprocess.PIPE, text=True)
+    lines, times = [], [time.monotonic()]
+    for line in follower.stdout:
+        lines.append(line)
+        times.append(time.monotonic())
+    assert follower.wait(20) == 0
+    print("".join(lines), [round(b - a, 1) for a, b in zip(times, times[1:])])
+    assert lines[0] == "settling\n" and lines[-1] == mount.status("a")
+    assert any(re.fullmatch(r"(processing|queued at the hub) [56] s\n", l) for l in lines), lines
+    # Nothing else happened for 6.5 s: the clock alone gave a line.
+    assert max(b - a for a, b in zip(times, times[1:])) < 5 + 3  # 3 for a loaded machine
+
+
+def test_wait_can_be_killed_and_ends_when_the_prompt_goes(make_hub, make_mount):
+    hub = make_hub("--sketch-delay", "30000")
+    mount = make_mount(hub)
+    mount.write("a.prompt", "very slowly")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        follower = subprocess.Popen(["cat", str(mount / "requests/a.wait")], stdout=subprocess.PIPE)
+        assert follower.stdout.readline()
+        begun = time.monotonic()
+        follower.send_signal(number)
+        assert follower.wait(20) == -number and time.monotonic() - begun < 1 + 2
+    follower = subprocess.Popen(["cat", str(mount / "requests/a.wait")], stdout=subprocess.PIPE, text=True,
+                                stderr=subprocess.PIPE)
+    assert follower.stdout.readline()
+    (mount / "requests/a.prompt").unlink()
+    out, err = follower.communicate(timeout=20)
+    assert follower.returncode == 1 and out.splitlines()[-1] == "it was removed" and "No such file" in err
