@@ -2,10 +2,10 @@
 that close in silence, kills while it is on its way. Each test counts the faults that it really fired.
 """
 import os
-import re
 import signal
 import sqlite3
 
+import pytest
 from faulthub import FaultHub, PostProxy, http
 from harness import run, until
 
