@@ -1,31 +1,9 @@
 #include "catalogue/derived.h"
 #include "catalogue/file.h"
-#include "test.h"
+#include "catalogue_rig.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-
-static char dir[] = "/tmp/catalogue-test-XXXXXX";
-static struct catalogue *cat;
-
-static int setup(void **state)
-{
-	(void)state;
-	if (!mkdtemp(dir))
-		return -1;
-	cat = catalogue_open(dir, NULL, NULL);
-	return cat ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	char command[128];
-
-	(void)state;
-	catalogue_close(cat);
-	snprintf(command, sizeof command, "rm -rf %s", dir);
-	return system(command);
-}
 
 static int64_t make(const char *name, const char *text, struct file_closed *closed)
 {

@@ -1,35 +1,11 @@
 /* What writers leave: debts, failures, and content that a transaction must not lose. */
 #include "catalogue/file.h"
-#include "test.h"
+#include "catalogue_rig.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
-
-static char dir[] = "/tmp/catalogue-file-XXXXXX";
-static struct catalogue *cat;
-
-static int setup(void **state)
-{
-	char *error = NULL;
-
-	(void)state;
-	assert_non_null(mkdtemp(dir));
-	cat = catalogue_open(dir, NULL, &error);
-	assert_non_null(cat);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	char command[128];
-
-	(void)state;
-	catalogue_close(cat);
-	snprintf(command, sizeof command, "rm -rf %s", dir);
-	return system(command);
-}
 
 static int64_t create(const char *name)
 {

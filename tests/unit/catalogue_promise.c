@@ -3,32 +3,9 @@
 #include "base/buf.h"
 #include "catalogue/file.h"
 #include "catalogue/internal.h"
-#include "test.h"
+#include "catalogue_rig.h"
 #include <fcntl.h>
 #include <stdio.h>
-
-static char dir[64];
-static struct catalogue *cat;
-
-static int setup(void **state)
-{
-	(void)state;
-	snprintf(dir, sizeof dir, "/tmp/catalogue-promise-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	cat = catalogue_open(dir, NULL, NULL);
-	return cat ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	char command[128];
-
-	(void)state;
-	catalogue_close(cat);
-	snprintf(command, sizeof command, "rm -rf %s", dir);
-	return system(command);
-}
 
 static struct file *write_prompt(const char *name, const char *text)
 {

@@ -2,14 +2,11 @@
 #include "catalogue/generation.h"
 #include "catalogue/request.h"
 #include "catalogue/tree.h"
-#include "test.h"
+#include "catalogue_rig.h"
 #include <errno.h>
 #include <stdio.h>
 
 enum { DONE = 2000, SMALL = 50 };
-
-static char dir[] = "/tmp/catalogue-scale-XXXXXX";
-static struct catalogue *cat;
 
 static void add_request(enum request_state state, int i)
 {
@@ -38,13 +35,9 @@ static void add_generation(int i)
 	generation_release(&g);
 }
 
-static int setup(void **state)
+static int setup_filled(void **state)
 {
-	(void)state;
-	if (!mkdtemp(dir))
-		return -1;
-	cat = catalogue_open(dir, NULL, NULL);
-	if (!cat)
+	if (setup(state) < 0)
 		return -1;
 	catalogue_begin(cat, DB_NORMAL);
 	for (int i = 1; i <= DONE; i++) {
@@ -52,16 +45,6 @@ static int setup(void **state)
 		add_generation(i);
 	}
 	return catalogue_end(cat, 0);
-}
-
-static int teardown(void **state)
-{
-	char command[128];
-
-	(void)state;
-	catalogue_close(cat);
-	snprintf(command, sizeof command, "rm -rf %s", dir);
-	return system(command);
 }
 
 /* What the engine asks at its start and in each of its turns. */
@@ -146,5 +129,5 @@ int main(void)
 		cmocka_unit_test(what_was_forgotten_is_not_asked_for),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup_filled, teardown);
 }

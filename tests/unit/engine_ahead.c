@@ -1,13 +1,11 @@
 /* Read-ahead: which pictures follow, and how the order that a reader follows is learnt. */
 #include "engine/ahead.h"
 #include "catalogue/generation.h"
-#include "test.h"
+#include "catalogue_rig.h"
 #include <stdio.h>
 
 enum { GENERATIONS = 40, EACH = 2 };
 
-static char dir[] = "/tmp/ahead-test-XXXXXX";
-static struct catalogue *cat;
 static int64_t images[GENERATIONS][EACH]; /* in the order of age */
 
 /* Ids that sort in another order than that of age: 7k mod 40. */
@@ -33,25 +31,13 @@ static void add_generation(int k)
 	}
 }
 
-static int setup(void **state)
+static int setup_filled(void **state)
 {
-	(void)state;
-	cat = mkdtemp(dir) ? catalogue_open(dir, NULL, NULL) : NULL;
-	if (!cat)
+	if (setup(state) < 0)
 		return -1;
 	for (int k = 0; k < GENERATIONS; k++)
 		add_generation(k);
 	return 0;
-}
-
-static int teardown(void **state)
-{
-	char command[128];
-
-	(void)state;
-	catalogue_close(cat);
-	snprintf(command, sizeof command, "rm -rf %s", dir);
-	return system(command);
 }
 
 /* The generation whose id has this rank. */
@@ -186,5 +172,5 @@ int main(void)
 		cmocka_unit_test(orders_of_listings),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup_filled, teardown);
 }
