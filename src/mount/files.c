@@ -60,6 +60,7 @@ static bool open_for_helper(struct mount *m, fuse_req_t req, struct fuse_file_in
 		return false;
 	fi->fh = HELPER_FH;
 	fi->direct_io = 1;
+	fi->noflush = 1; /* the mount is busy while it is open */
 	fuse_reply_open(req, fi);
 	return true;
 }
@@ -122,6 +123,7 @@ static void announce(struct mount *m, fuse_req_t req, fuse_ino_t parent, const c
 	notifier_announced(m->notifier, parent, ino);
 	fi->fh = HELPER_FH;
 	fi->direct_io = 1;
+	fi->noflush = 1; /* the mount is busy while it is open */
 	fuse_reply_create(req, &e, fi);
 }
 

@@ -5,6 +5,7 @@
 #include "mount/internal.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <search.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -19,12 +20,16 @@ enum {
 	EVENTS_MAX = 100000, /* more are dropped: their names just become visible */
 	ANNOUNCED_KEEP_MS = 3000,
 	SWEEP_MS = 1000,
+	SOCKET_BYTES = 32 * 1024, /* a few dozen messages: the thread has more to do than to wait for room */
+	ROOM_MS = 1000,
+	STUCK_MS = 2000,
 };
 
 enum message { MESSAGE_CREATE = 'c', MESSAGE_FOLDER = 'd', MESSAGE_TOUCH = 't' };
 
 struct event {
 	struct list link;
+	int64_t at_ms; /* wall */
 	struct engine_event what;
 };
 
@@ -39,6 +44,7 @@ struct notifier {
 	char *mountpoint;
 	pid_t helper;
 	int socket;
+	int64_t stuck_until_ms; /* the thread's: the helper takes nothing */
 	atomic_bool works;
 
 	pthread_t thread;
@@ -127,6 +133,7 @@ struct notifier *notifier_create(const char *mountpoint, char **error)
 	close(pair[1]);
 	n->socket = pair[0];
 	fcntl(n->socket, F_SETFL, O_NONBLOCK);
+	setsockopt(n->socket, SOL_SOCKET, SO_SNDBUF, &(int){SOCKET_BYTES}, sizeof(int));
 	atomic_store(&n->works, n->helper > 0);
 	pthread_mutex_init(&n->lock, NULL);
 	thread_cond_init(&n->wake);
@@ -144,6 +151,19 @@ bool notifier_works(const struct notifier *n)
 	return atomic_load(&n->works);
 }
 
+/* In a burst the helper gets the time that it needs; one that is stuck is waited for once in a while. */
+static bool has_room(struct notifier *n)
+{
+	struct pollfd p = {.fd = n->socket, .events = POLLOUT};
+
+	if (clock_mono_ms() < n->stuck_until_ms)
+		return false;
+	if (poll(&p, 1, ROOM_MS) > 0)
+		return true;
+	n->stuck_until_ms = clock_mono_ms() + STUCK_MS;
+	return false;
+}
+
 static void send_message(struct notifier *n, enum message what, const char *path)
 {
 	char message[MESSAGE_MAX];
@@ -151,9 +171,14 @@ static void send_message(struct notifier *n, enum message what, const char *path
 
 	if (!notifier_works(n) || len <= 0 || (size_t)len >= sizeof message)
 		return;
-	if (send(n->socket, message, (size_t)len, MSG_NOSIGNAL) < 0 && errno != EAGAIN) {
+	while (send(n->socket, message, (size_t)len, MSG_NOSIGNAL) < 0) {
+		if (errno == EAGAIN && has_room(n))
+			continue;
+		if (errno == EAGAIN)
+			return; /* its name becomes visible by its age */
 		log_warning("the helper that announces new files has ended; they are still there");
 		atomic_store(&n->works, false);
+		return;
 	}
 }
 
@@ -236,6 +261,7 @@ void notifier_changed(struct notifier *n, const struct engine_event *what)
 	struct event *e = xcalloc(1, sizeof *e);
 
 	e->what = *what;
+	e->at_ms = clock_wall_ms();
 	pthread_mutex_lock(&n->lock);
 	if (n->n_events < EVENTS_MAX) {
 		list_append(&n->events, &e->link);
@@ -255,13 +281,15 @@ void notifier_poke(struct notifier *n)
 	pthread_mutex_unlock(&n->lock);
 }
 
-static bool is_new(int64_t since_ms)
+/* Whether a name came to be with the event of at_ms, however late that is handled. */
+static bool is_new(int64_t since_ms, int64_t at_ms)
 {
-	return clock_wall_ms() - since_ms < NOTIFIER_OVERDUE_MS;
+	return at_ms - since_ms < NOTIFIER_OVERDUE_MS;
 }
 
 /* The names of one prompt, collected under the catalogue's lock, announced without it. */
 struct names {
+	int64_t at_ms; /* of the event */
 	char *dir;
 	uint64_t parent;
 	struct {
@@ -280,15 +308,15 @@ static bool collect_name(void *arg, const char *name, const struct derived *d)
 		return false;
 	names->items[names->count].name = xstrdup(name);
 	names->items[names->count].ino = ino_of_derived(d);
-	names->items[names->count].fresh = is_new(d->since_ms);
+	names->items[names->count].fresh = is_new(d->since_ms, names->at_ms);
 	names->items[names->count].status = d->kind == DERIVED_STATUS;
 	names->count++;
 	return true;
 }
 
-static void announce_prompt(struct notifier *n, int64_t node)
+static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
 {
-	struct names names = {.count = 0};
+	struct names names = {.at_ms = at_ms};
 	struct node file;
 
 	if (tree_get(n->m->cat, node, &file) < 0 || file.parent == 0)
@@ -311,14 +339,14 @@ static void announce_prompt(struct notifier *n, int64_t node)
 	free(names.dir);
 }
 
-static void announce_generation(struct notifier *n, int64_t generation)
+static void announce_generation(struct notifier *n, int64_t generation, int64_t at_ms)
 {
 	struct generation g;
 
 	if (generation_get(n->m->cat, generation, &g) < 0)
 		return;
 	/* mkdir would wait for a look-up that waits for the hub, and every other look-up for mkdir. */
-	if (is_new(g.created_ms) && !park_has_lookup(n->m->park) &&
+	if (is_new(g.created_ms, at_ms) && !park_has_lookup(n->m->park) &&
 		!notifier_is_announced(n, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id))) {
 		CLEANUP_FREE char *path = xasprintf("generations/%s", g.hub_id);
 		send_message(n, MESSAGE_FOLDER, path);
@@ -326,7 +354,7 @@ static void announce_generation(struct notifier *n, int64_t generation)
 	generation_release(&g);
 }
 
-static void announce_picture(struct notifier *n, int64_t generation, int64_t image)
+static void announce_picture(struct notifier *n, int64_t generation, int64_t image, int64_t at_ms)
 {
 	struct generation g;
 	struct image i;
@@ -337,7 +365,7 @@ static void announce_picture(struct notifier *n, int64_t generation, int64_t ima
 	if (image_get(n->m->cat, image, &i) == 0) {
 		image_name(&i, name);
 		CLEANUP_FREE char *path = xasprintf("generations/%s/%s", g.hub_id, name);
-		if (is_new(i.listed_ms))
+		if (is_new(i.listed_ms, at_ms))
 			send_message(n, MESSAGE_CREATE, path);
 		image_release(&i);
 	}
@@ -354,14 +382,14 @@ static void wake_node(struct notifier *n, int64_t node)
 		wait_again(n->m, p);
 }
 
-static void handle(struct notifier *n, const struct engine_event *e)
+static void handle(struct notifier *n, const struct engine_event *e, int64_t at_ms)
 {
 	if (e->generation && e->what != CHANGE_REQUEST)
-		announce_generation(n, e->generation);
+		announce_generation(n, e->generation, at_ms);
 	if (e->image && e->generation)
-		announce_picture(n, e->generation, e->image);
+		announce_picture(n, e->generation, e->image, at_ms);
 	if (e->node) {
-		announce_prompt(n, e->node);
+		announce_prompt(n, e->node, at_ms);
 		wake_node(n, e->node);
 	}
 }
@@ -416,7 +444,7 @@ static void *notifier_main(void *arg)
 			list_remove(&e->link);
 			n->n_events--;
 			pthread_mutex_unlock(&n->lock);
-			handle(n, &e->what);
+			handle(n, &e->what, e->at_ms);
 			free(e);
 			pthread_mutex_lock(&n->lock);
 		}

@@ -1,29 +1,51 @@
 """Names that appear by themselves are announced."""
+import contextlib
 import os
 import subprocess
 import time
 
 from harness import sh, until
+from test_pictures import Gallery
+
+
+@contextlib.contextmanager
+def watching(log, *folders):
+    """inotifywait on these folders; begins when its watches are set."""
+    watch = subprocess.Popen(["inotifywait", "-m", "-q", "--format", "%w%f %e", "-o", str(log), *map(str, folders)],
+                             stderr=subprocess.PIPE, text=True)
+    info = f"/proc/{watch.pid}/fdinfo"
+    until("the watches", lambda: sum(
+        open(f"{info}/{f}").read().count("inotify wd") for f in os.listdir(info)) == len(folders))
+    yield
+    watch.kill()
+    watch.wait()
 
 
 def test_inotify_sees_what_appears(hub, mount):
     log = mount.dir / "events"
-    watch = subprocess.Popen(["inotifywait", "-m", "-q", "--format", "%w%f %e", "-o", str(log),
-                              str(mount / "requests"), str(mount / "generations")],
-                             stderr=subprocess.PIPE, text=True)
-    until("inotifywait", lambda: "inotify" in os.listdir(f"/proc/{watch.pid}/fdinfo") or any(
-        "inotify" in os.readlink(f"/proc/{watch.pid}/fd/{f}") for f in os.listdir(f"/proc/{watch.pid}/fd")))
-    until("the watches", lambda: sum(
-        open(f"/proc/{watch.pid}/fdinfo/{f}").read().count("inotify wd") for f in os.listdir(f"/proc/{watch.pid}/fdinfo")) == 2)
-    mount.write("cat.prompt", "a cat")
-    mount.wait("cat")
-    [id] = os.listdir(mount / "generations")
-    want = [f"{mount.path}/requests/cat.status CREATE", f"{mount.path}/requests/cat.png CREATE",
-            f"{mount.path}/requests/cat.png CLOSE_WRITE,CLOSE", f"{mount.path}/requests/cat.status CLOSE_WRITE,CLOSE",
-            f"{mount.path}/generations/{id} CREATE,ISDIR"]
-    until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
-    watch.kill()
-    watch.wait()
+    with watching(log, mount / "requests", mount / "generations"):
+        mount.write("cat.prompt", "a cat")
+        mount.wait("cat")
+        [id] = os.listdir(mount / "generations")
+        want = [f"{mount.path}/requests/cat.status CREATE", f"{mount.path}/requests/cat.png CREATE",
+                f"{mount.path}/requests/cat.png CLOSE_WRITE,CLOSE",
+                f"{mount.path}/requests/cat.status CLOSE_WRITE,CLOSE",
+                f"{mount.path}/generations/{id} CREATE,ISDIR"]
+        until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
+
+
+def test_inotify_sees_every_picture_of_a_large_batch(make_mount):
+    """More announcements than the helper's socket holds."""
+    n = 400
+    g = Gallery(make_mount)
+    log = g.mount.dir / "events"
+    with watching(log, g.mount / "requests"):
+        for k in range(n):
+            g.mount.write(f"n{k}.prompt", f"picture {k}")
+        until("the pictures", limit=60, condition=lambda: g.mount.sql(
+            "SELECT count(*) FROM request WHERE state = 'succeeded'") == [str(n)])
+        created = lambda: {l for l in log.read_text().splitlines() if l.endswith(".png CREATE")}
+        until("the events", lambda: len(created()) == n)
 
 
 def test_a_success_is_told_when_the_picture_can_be_seen(hub, mount):
