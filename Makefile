@@ -137,7 +137,7 @@ check-mount: all | $(BUILD)/.check-packages
 # The mount tests that a sanitizer build is held to: it is too slow for those of time and of memory.
 check-sanitized: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider \
-		tests/mount/test_basics.py tests/mount/test_tree.py tests/mount/test_posix.py tests/mount/test_model.py
+		$(addprefix tests/mount/test_,basics.py tree.py posix.py model.py pictures.py due.py faults.py)
 
 # Long runs, not part of `check`: at least 300 kills of the mount; SEED repeats a run's moments.
 torture: torture-kills torture-syscalls
