@@ -48,9 +48,9 @@ def test_a_second_find_is_answered_by_the_kernel(hub, make_mount):
     third, _ = during(mount, "find", mount / "generations")
     print(first, again, third)
     assert same == names
-    # A folder costs its OPENDIR; the list of them is read anew each time.
+    # A folder costs its OPENDIR; the list of them is read anew each time. Somebody else may look in.
     for seen in (again, third):
-        assert seen["OPENDIR"] <= count + 1
+        assert seen["OPENDIR"] <= count + 3, seen
         assert seen["LOOKUP"] == 0 and seen["READDIR"] + seen["READDIRPLUS"] <= 4, seen
     assert third["GETATTR"] <= 4, third
 
