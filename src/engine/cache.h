@@ -2,13 +2,13 @@
  * cache.h - the disk cache of pictures: files named by their image's row, below two levels of
  * folders ("ab/ID"), with a total that is kept true and a limit.
  *
- *	cache_open(dir, max, &error) → cache_find / cache_store → cache_trim → cache_close
+ *	cache_open(dir, max, &error) → cache_find, or cache_begin → cache_finish → cache_trim → cache_close
  *
  * A file is there whole or not at all: it is written under a temporary name (tmp/ID), synced and
  * renamed. Temporary files of a crash are removed by cache_open(). What is in the cache can always
  * be fetched again, so losing it costs time and never credits.
  *
- * The total is counted in blocks on disk, once at cache_scan() (a walk) and then by every store and
+ * The total is counted in blocks on disk, once at cache_scan() (a walk) and then by every finish and
  * removal. Least recently read is judged by the file's atime, which cache_touch() sets. Threads: any;
  * one lock of its own, never held across a walk.
  */

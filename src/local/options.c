@@ -115,6 +115,18 @@ static int take_local_option(struct options *o)
 	return -1;
 }
 
+/* With the nearest right name. */
+static int unknown(const char *word)
+{
+	const char *names[ARRAY_SIZE(long_options)] = {NULL};
+
+	for (size_t i = 0; long_options[i].name; i++)
+		names[i] = long_options[i].name;
+	const char *near = names_nearest(word + strspn(word, "-"), names);
+	return near ? bad("there is no option %s; did you mean --%s?", word, near)
+		    : bad("there is no option %s", word);
+}
+
 static int take(struct options *o, int option, char **argv)
 {
 	switch (option) {
@@ -176,16 +188,8 @@ static int take(struct options *o, int option, char **argv)
 	case ':':
 		return bad("%s needs a value", argv[optind - 1]);
 	default:
-		break;
+		return unknown(argv[optind - 1]);
 	}
-	const char *names[ARRAY_SIZE(long_options)] = {NULL};
-	const char *word = argv[optind - 1] + strspn(argv[optind - 1], "-");
-
-	for (size_t i = 0; long_options[i].name; i++)
-		names[i] = long_options[i].name;
-	const char *near = names_nearest(word, names);
-	return near ? bad("there is no option %s; did you mean --%s?", argv[optind - 1], near)
-		    : bad("there is no option %s", argv[optind - 1]);
 }
 
 int options_parse(int argc, char **argv, struct options *o)
