@@ -1,11 +1,12 @@
 """Names that appear by themselves are announced."""
 import contextlib
 import os
+import signal
 import subprocess
 import time
 
 from harness import sh, until, watches
-from test_pictures import Gallery
+from test_pictures import GENERATIONS, PNG, Gallery
 
 
 @contextlib.contextmanager
@@ -53,6 +54,22 @@ def test_a_success_is_told_when_the_picture_can_be_seen(hub, mount):
         mount.write(f"c{k}.prompt", f"cat {k}")
     for k in range(15):
         sh(f"cat c{k}.wait > /dev/null && cp c{k}.png {mount.dir}/", cwd=mount / "requests")
+
+
+def test_an_end_is_told_when_its_generation_can_be_seen(make_mount):
+    """Nothing is announced here: a name is seen by its age, and the generation's is less than the status's."""
+    g = Gallery(make_mount)
+    os.kill(g.mount.helper(), signal.SIGSTOP)
+
+    def slowly(request):
+        time.sleep(0.7)
+        return g.generation(request)
+
+    g.hub.routes[("POST", GENERATIONS)] = slowly
+    g.mount.write("cat.png", "the user's own")
+    g.mount.write("cat.prompt", "a cat")
+    assert g.mount.wait("cat")[-1].startswith("succeeded")
+    assert (g.mount / "generations/gen_00000000/1.png").read_bytes() == PNG
 
 
 def test_wait_follows_and_tells_the_seconds(make_hub, make_mount):
