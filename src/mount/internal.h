@@ -137,7 +137,7 @@ const char *generation_text_name(enum generation_text text);
 enum engine_text generation_text_kind(enum generation_text text);
 
 /* A name in a directory. -ENOENT; 1 when it is an id that only the hub may know. for_helper: what
- * is not announced yet is not there, however old. */
+ * is still to be announced is not there, though others may see it. */
 int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
 	bool for_helper);
 /* A derived name in a folder of /requests, whether announced or not. */

@@ -18,7 +18,7 @@
 enum {
 	MESSAGE_MAX = 8192,
 	EVENTS_MAX = 100000, /* more are dropped: their names just become visible */
-	ANNOUNCED_KEEP_MS = 3000,
+	ANNOUNCED_KEEP_MS = NOTIFIER_NEW_MS + 5000,
 	SWEEP_MS = 1000,
 	SOCKET_BYTES = 32 * 1024, /* a few dozen messages: the thread has more to do than to wait for room */
 	ROOM_MS = 1000,
@@ -284,7 +284,7 @@ void notifier_poke(struct notifier *n)
 /* Whether a name came to be with the event of at_ms, however late that is handled. */
 static bool is_new(int64_t since_ms, int64_t at_ms)
 {
-	return at_ms - since_ms < NOTIFIER_OVERDUE_MS;
+	return at_ms - since_ms < NOTIFIER_NEW_MS;
 }
 
 /* The names of one prompt, collected under the catalogue's lock, announced without it. */

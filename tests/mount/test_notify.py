@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from harness import sh, until, watches
+from harness import LIMIT, first_line, sh, until, watches
 from test_pictures import GENERATIONS, PNG, Gallery
 
 
@@ -32,6 +32,44 @@ def test_inotify_sees_what_appears(hub, mount):
                 f"{mount.path}/requests/cat.png CLOSE_WRITE,CLOSE",
                 f"{mount.path}/requests/cat.status CLOSE_WRITE,CLOSE",
                 f"{mount.path}/generations/{id} CREATE,ISDIR"]
+        until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
+
+
+def test_inotify_sees_what_a_slow_disk_delays(hub, mount):
+    """A second for each sync: names are older than that when they are told of."""
+    log = mount.dir / "events"
+    how = "inject=fsync,fdatasync:delay_enter=1100000"
+    with watching(log, mount / "requests", mount / "generations"):
+        tracer = subprocess.Popen(["strace", "-f", "-o", mount.dir / "trace", "-e", "trace=fsync,fdatasync", "-e",
+                                   how, "-p", str(mount.process.pid)], stderr=subprocess.PIPE, text=True)
+        try:
+            assert "attached" in first_line(tracer.stderr)
+            mount.write("cat.prompt", "a cat")
+            mount.wait("cat")
+        finally:
+            tracer.terminate()
+            tracer.wait(LIMIT)
+        [id] = os.listdir(mount / "generations")
+        want = [f"{mount.path}/requests/cat.status CREATE", f"{mount.path}/requests/cat.png CREATE",
+                f"{mount.path}/requests/cat.status CLOSE_WRITE,CLOSE", f"{mount.path}/generations/{id} CREATE,ISDIR"]
+        until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
+    delayed = (mount.dir / "trace").read_text().count("(DELAYED)")
+    print(f"{delayed} syncs delayed")
+    assert delayed >= 3
+
+
+def test_inotify_sees_the_end_of_what_was_under_way_before(make_hub, make_mount):
+    hub = make_hub("--hold")
+    mount = make_mount(hub)
+    mount.write("cat.prompt", "a cat")
+    until("running", lambda: mount.sql("SELECT 1 FROM request WHERE state = 'running'"))
+    mount.stop()
+    mount.start()
+    log = mount.dir / "events"
+    with watching(log, mount / "requests"):
+        hub.let_go()
+        mount.wait("cat")
+        want = [f"{mount.path}/requests/cat.png CREATE", f"{mount.path}/requests/cat.status CLOSE_WRITE,CLOSE"]
         until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
 
 
