@@ -11,6 +11,7 @@
  *	pictures.c	reading pictures
  *	wait.c		NAME.wait
  *	dirs.c		listings
+ *	away.c		the end of a mount that lives on in another namespace
  *	xattrs.c	extended attributes
  *	ghosts.c	derived names of prompts that are just being deleted with their folder
  *	removed.c	what has lost its name and is still in use
@@ -40,6 +41,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct away;
 struct ghosts;
 
 struct mount {
@@ -51,6 +53,7 @@ struct mount {
 	struct park *park;
 	struct notifier *notifier;
 	struct ghosts *ghosts;
+	struct away *away; /* while the loop runs */
 	uid_t uid;
 	gid_t gid;
 	int64_t since_ms; /* when it was mounted: the times of what has none */
@@ -75,6 +78,17 @@ struct mount {
 
 /* Between mounting a session and its loop. -errno. */
 int device_attach(struct fuse_session *session);
+
+/* ---- away.c ---- */
+
+/* On the thread of the loop, before it, with the session mounted; NULL when it cannot be watched. */
+struct away *away_start(struct mount *m);
+/* Behind the loop; accepts NULL. Whether the mount is no longer there in this namespace. */
+bool away_stop(struct away *a);
+/* fuse_reply_open(), counted until away_closed(). */
+int away_reply_open(struct mount *m, fuse_req_t req, const struct fuse_file_info *fi);
+void away_opened(struct mount *m);
+void away_closed(struct mount *m);
 
 /* ---- nodes.c ---- */
 

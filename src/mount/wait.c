@@ -40,7 +40,7 @@ void wait_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file
 	fi->direct_io = 1;
 	fi->nonseekable = 1;
 	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		wait_release(fi);
 }
 

@@ -323,6 +323,44 @@ def test_a_look_up_that_waits_holds_nobody_else_up(make_mount):
     hub.close()
 
 
+# ---- the end ----
+
+
+@contextlib.contextmanager
+def copied(mount):
+    """A mount namespace of its own, in which the mount is as well."""
+    with processes() as start:
+        other = start("unshare", "-m", "sleep", "1000")
+        ours = os.readlink("/proc/self/ns/mnt")
+        until("the copy", lambda: os.readlink(f"/proc/{other.pid}/ns/mnt") != ours
+              and f" {mount.path} " in open(f"/proc/{other.pid}/mountinfo").read())
+        yield
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace takes root")
+def test_it_ends_with_its_mount_though_another_namespace_keeps_a_copy(hub, make_mount):
+    mount = make_mount(hub)
+    mount.write("a.prompt", "a")
+    mount.wait("a")
+    with copied(mount):
+        unmounted(mount)
+    mount.start()
+    with copied(mount):
+        # What is open outlives a lazy unmount.
+        with open(mount / "requests/b.prompt", "wb", 0) as f:
+            f.write(b"b")
+            run("fusermount3", "-uz", mount.path)
+            for _ in range(20):
+                f.write(b" and more")
+                os.fsync(f.fileno())
+            assert mount.process.poll() is None
+        assert mount.process.wait(LIMIT) == 0, mount.log.read_text()
+    with open(mount.log, "a") as log:
+        log.write("<<<\n")
+    mount.start()
+    assert mount.wait("b")[-1].startswith("succeeded") and len(hub.charges()) == 2
+
+
 # ---- the helper ----
 
 
