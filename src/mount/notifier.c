@@ -5,7 +5,6 @@
 #include "mount/internal.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <search.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -17,12 +16,11 @@
 
 enum {
 	MESSAGE_MAX = 8192,
-	EVENTS_MAX = 100000, /* more are dropped: their names just become visible */
-	ANNOUNCED_KEEP_MS = NOTIFIER_NEW_MS + 5000,
+	EVENTS_MAX = 100000, /* more are dropped, and messages as well: their names just become visible */
+	ANNOUNCED_KEEP_MS = NOTIFIER_NEW_MS + 2000,
 	SWEEP_MS = 1000,
-	SOCKET_BYTES = 32 * 1024, /* a few dozen messages: the thread has more to do than to wait for room */
-	ROOM_MS = 1000,
-	STUCK_MS = 2000,
+	SOCKET_BYTES = 32 * 1024, /* a few dozen messages */
+	ROOM_MS = 5,		  /* how soon it is looked for room for more */
 };
 
 enum message { MESSAGE_CREATE = 'c', MESSAGE_FOLDER = 'd', MESSAGE_TOUCH = 't' };
@@ -33,10 +31,17 @@ struct event {
 	struct engine_event what;
 };
 
-/* A name that was announced lately. */
+/* A message that the helper's socket had no room for yet. */
+struct message_waiting {
+	struct list link;
+	char *text;
+};
+
+/* A name that was announced lately, or that the helper has been told to announce. */
 struct announced {
 	uint64_t parent, ino;
 	int64_t until_ms;
+	bool made;
 };
 
 struct notifier {
@@ -44,7 +49,8 @@ struct notifier {
 	char *mountpoint;
 	pid_t helper;
 	int socket;
-	int64_t stuck_until_ms; /* the thread's: the helper takes nothing */
+	struct list waiting; /* messages, in order; the thread's, as the next */
+	int n_waiting;
 	atomic_bool works;
 
 	pthread_t thread;
@@ -138,6 +144,7 @@ struct notifier *notifier_create(const char *mountpoint, char **error)
 	pthread_mutex_init(&n->lock, NULL);
 	thread_cond_init(&n->wake);
 	list_init(&n->events);
+	list_init(&n->waiting);
 	return n;
 }
 
@@ -151,35 +158,44 @@ bool notifier_works(const struct notifier *n)
 	return atomic_load(&n->works);
 }
 
-/* In a burst the helper gets the time that it needs; one that is stuck is waited for once in a while. */
-static bool has_room(struct notifier *n)
+static void message_end(struct notifier *n, struct message_waiting *w)
 {
-	struct pollfd p = {.fd = n->socket, .events = POLLOUT};
+	list_remove(&w->link);
+	n->n_waiting--;
+	free(w->text);
+	free(w);
+}
 
-	if (clock_mono_ms() < n->stuck_until_ms)
-		return false;
-	if (poll(&p, 1, ROOM_MS) > 0)
-		return true;
-	n->stuck_until_ms = clock_mono_ms() + STUCK_MS;
-	return false;
+/* As many as there is room for: the thread has more to do than to wait for the helper, which may be
+ * busy for long in a burst, at a slow disk, or stopped. */
+static void send_waiting(struct notifier *n)
+{
+	while (!list_empty(&n->waiting)) {
+		struct message_waiting *w =
+			CONTAINER_OF(n->waiting.next, struct message_waiting, link);
+
+		if (notifier_works(n) && send(n->socket, w->text, strlen(w->text), MSG_NOSIGNAL) < 0) {
+			if (errno == EAGAIN)
+				return;
+			log_warning("the helper that announces new files has ended; they are still "
+				    "there");
+			atomic_store(&n->works, false);
+		}
+		message_end(n, w);
+	}
 }
 
 static void send_message(struct notifier *n, enum message what, const char *path)
 {
-	char message[MESSAGE_MAX];
-	const int len = snprintf(message, sizeof message, "%c%s", what, path);
+	struct message_waiting *w;
 
-	if (!notifier_works(n) || len <= 0 || (size_t)len >= sizeof message)
+	if (!notifier_works(n) || n->n_waiting == EVENTS_MAX || strlen(path) + 2 > MESSAGE_MAX)
 		return;
-	while (send(n->socket, message, (size_t)len, MSG_NOSIGNAL) < 0) {
-		if (errno == EAGAIN && has_room(n))
-			continue;
-		if (errno == EAGAIN)
-			return; /* its name becomes visible by its age */
-		log_warning("the helper that announces new files has ended; they are still there");
-		atomic_store(&n->works, false);
-		return;
-	}
+	w = xcalloc(1, sizeof *w);
+	w->text = xasprintf("%c%s", what, path);
+	list_append(&n->waiting, &w->link);
+	n->n_waiting++;
+	send_waiting(n);
 }
 
 /* ---- what was announced ---- */
@@ -193,17 +209,35 @@ static int compare(const void *a, const void *b)
 	return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 
-void notifier_announced(struct notifier *n, uint64_t parent, uint64_t ino)
+/* Under lock; whether it was not there before. */
+static bool note(struct notifier *n, uint64_t parent, uint64_t ino, bool made)
 {
 	struct announced *a = xcalloc(1, sizeof *a);
 
-	*a = (struct announced){parent, ino, clock_mono_ms() + ANNOUNCED_KEEP_MS};
-	pthread_mutex_lock(&n->lock);
+	*a = (struct announced){parent, ino, clock_mono_ms() + ANNOUNCED_KEEP_MS, made};
 	struct announced **there = tsearch(a, &n->announced, compare);
-	if (*there != a) {
+	const bool fresh = *there == a;
+	if (!fresh) {
 		(*there)->until_ms = a->until_ms;
+		(*there)->made |= made;
 		free(a);
 	}
+	return fresh;
+}
+
+/* A name whose announcement is on its way need not be announced again. */
+static bool must_announce(struct notifier *n, uint64_t parent, uint64_t ino)
+{
+	pthread_mutex_lock(&n->lock);
+	const bool fresh = note(n, parent, ino, false);
+	pthread_mutex_unlock(&n->lock);
+	return fresh;
+}
+
+void notifier_announced(struct notifier *n, uint64_t parent, uint64_t ino)
+{
+	pthread_mutex_lock(&n->lock);
+	note(n, parent, ino, true);
 	n->poked = true;
 	pthread_cond_signal(&n->wake);
 	pthread_mutex_unlock(&n->lock);
@@ -214,9 +248,24 @@ bool notifier_is_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 	const struct announced key = {.parent = parent, .ino = ino};
 
 	pthread_mutex_lock(&n->lock);
-	const bool found = tfind(&key, &n->announced, compare) != NULL;
+	struct announced *const *found = tfind(&key, &n->announced, compare);
+	const bool made = found && (*found)->made;
 	pthread_mutex_unlock(&n->lock);
-	return found;
+	return made;
+}
+
+/* A name that has gone, and is new when it comes again. */
+static void forget(struct notifier *n, uint64_t parent, uint64_t ino)
+{
+	const struct announced key = {.parent = parent, .ino = ino};
+
+	pthread_mutex_lock(&n->lock);
+	struct announced *const *found = tfind(&key, &n->announced, compare);
+	struct announced *gone = found ? *found : NULL;
+	if (gone)
+		tdelete(&key, &n->announced, compare);
+	pthread_mutex_unlock(&n->lock);
+	free(gone);
 }
 
 static __thread struct {
@@ -298,6 +347,7 @@ struct names {
 		bool fresh, status;
 	} items[16];
 	int count;
+	bool error; /* NAME.error is among them */
 };
 
 static bool collect_name(void *arg, const char *name, const struct derived *d)
@@ -310,6 +360,7 @@ static bool collect_name(void *arg, const char *name, const struct derived *d)
 	names->items[names->count].ino = ino_of_derived(d);
 	names->items[names->count].fresh = is_new(d->since_ms, names->at_ms);
 	names->items[names->count].status = d->kind == DERIVED_STATUS;
+	names->error |= d->kind == DERIVED_ERROR;
 	names->count++;
 	return true;
 }
@@ -324,13 +375,14 @@ static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
 	names.dir = tree_path(n->m->cat, file.parent);
 	names.parent = ino_make(INO_TREE, file.parent);
 	derived_of(n->m->cat, node, collect_name, &names);
+	if (!names.error)
+		forget(n, names.parent, ino_make(INO_ERROR, node));
 	for (int i = 0; i < names.count; i++) {
 		CLEANUP_FREE char *path =
 			names.dir ? xasprintf("%s/%s", names.dir, names.items[i].name) : NULL;
-		const bool announced =
-			notifier_is_announced(n, names.parent, names.items[i].ino);
 
-		if (path && names.items[i].fresh && !announced)
+		if (path && names.items[i].fresh &&
+			must_announce(n, names.parent, names.items[i].ino))
 			send_message(n, MESSAGE_CREATE, path);
 		else if (path && names.items[i].status)
 			send_message(n, MESSAGE_TOUCH, path);
@@ -347,7 +399,7 @@ static void announce_generation(struct notifier *n, int64_t generation, int64_t 
 		return;
 	/* mkdir would wait for a look-up that waits for the hub, and every other look-up for mkdir. */
 	if (is_new(g.created_ms, at_ms) && !park_has_lookup(n->m->park) &&
-		!notifier_is_announced(n, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id))) {
+		must_announce(n, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id))) {
 		CLEANUP_FREE char *path = xasprintf("generations/%s", g.hub_id);
 		send_message(n, MESSAGE_FOLDER, path);
 	}
@@ -365,7 +417,9 @@ static void announce_picture(struct notifier *n, int64_t generation, int64_t ima
 	if (image_get(n->m->cat, image, &i) == 0) {
 		image_name(&i, name);
 		CLEANUP_FREE char *path = xasprintf("generations/%s/%s", g.hub_id, name);
-		if (is_new(i.listed_ms, at_ms))
+		if (is_new(i.listed_ms, at_ms) &&
+			must_announce(n, ino_make(INO_GENERATION, generation),
+				ino_make(INO_IMAGE, image)))
 			send_message(n, MESSAGE_CREATE, path);
 		image_release(&i);
 	}
@@ -421,6 +475,8 @@ static void wait_for_work(struct notifier *n)
 
 	if (n->announced && n->swept_ms + SWEEP_MS < due)
 		due = n->swept_ms + SWEEP_MS;
+	if (n->n_waiting > 0)
+		due = clock_mono_ms() + ROOM_MS;
 	const struct timespec until = clock_timespec(due);
 	while (list_empty(&n->events) && !n->poked && !n->stopping) {
 		if (due == INT64_MAX)
@@ -450,6 +506,7 @@ static void *notifier_main(void *arg)
 		}
 		sweep(n);
 		pthread_mutex_unlock(&n->lock);
+		send_waiting(n);
 		answer_due(n);
 		pthread_mutex_lock(&n->lock);
 	}
@@ -490,6 +547,8 @@ void notifier_destroy(struct notifier *n)
 		waitpid(n->helper, NULL, 0);
 	list_for_each_safe (pos, next, &n->events)
 		free(CONTAINER_OF(pos, struct event, link));
+	list_for_each_safe (pos, next, &n->waiting)
+		message_end(n, CONTAINER_OF(pos, struct message_waiting, link));
 	tdestroy(n->announced, free);
 	pthread_cond_destroy(&n->wake);
 	pthread_mutex_destroy(&n->lock);

@@ -6,7 +6,8 @@
  * IN_CLOSE_WRITE), makes the folder of a new generation, opens a status that has changed for writing
  * and closes it (IN_CLOSE_WRITE). The file system knows it by its pid and answers at once. The helper
  * is forked before the mount and before any thread, has no /dev/fuse descriptor, and is expendable:
- * nothing waits for it, and without it names become visible all the same.
+ * nothing waits for it, and without it names become visible all the same. What it is told waits in
+ * order while it is busy.
  *
  * Until its announcement a new name is not there for anybody else, for NOTIFIER_OVERDUE_MS at most. On
  * a slow disk a name can be older than that when its transaction is over: it is announced all the same,
