@@ -1,0 +1,57 @@
+"""One saved text is paid at most once, whatever became of its file meanwhile: it was moved, its folder
+was, or its request was let rest when nobody knew whether it had been paid.
+"""
+import pytest
+from faulthub import FaultHub, http
+from harness import sh, until
+from sending import settled
+
+GENERATIONS = r"/api/v1/images/generations"
+
+
+@pytest.fixture
+def taking():
+    """A hub that takes every order and never finishes one."""
+    running = lambda request: http(202, {"id": f"gen_{hub.count('POST'):08}", "status": "queued"})
+    hub = FaultHub({("POST", GENERATIONS): running,
+                    ("GET", r"/api/v1/generations/.*"): lambda request: http(
+                        200, {"id": request[1].rsplit("/", 1)[1], "status": "processing"})})
+    yield hub
+    hub.close()
+
+
+EXCHANGE = "python3 -c 'import ctypes; assert not ctypes.CDLL(None).renameat2(-100, b\"x\", -100, b\"dog.prompt\", 2)'"
+
+# Each begins with cat.prompt and other.prompt sent, and ends with cat's text saved again under the name that
+# it has then.
+MOVES = {
+    "moved, then replaced": "mv cat.prompt dog.prompt; cp dog.prompt new; mv new dog.prompt",
+    "moved, then sed -i": "mv cat.prompt dog.prompt; sed -i s/cat/cat/ dog.prompt",
+    "moved, then made anew": "mv cat.prompt dog.prompt; cp dog.prompt x; rm dog.prompt; cp x dog.prompt",
+    "moved, then with a backup": "mv cat.prompt dog.prompt; mv dog.prompt dog.prompt~;"
+                                 " cp dog.prompt~ dog.prompt; rm dog.prompt~",
+    "its folder was moved": "mkdir a; mv cat.prompt a; mv a b; sed -i s/cat/cat/ b/cat.prompt",
+    "moved over another": "mv cat.prompt other.prompt; sed -i s/cat/cat/ other.prompt",
+    "over another, with a backup": "mv cat.prompt other.prompt; mv other.prompt o~; cp o~ other.prompt",
+    "exchanged": f"mv cat.prompt dog.prompt; cp dog.prompt x; {EXCHANGE}",
+}
+
+
+def test_a_moved_prompt_that_is_saved_again_costs_nothing(taking, make_mount):
+    mount = make_mount(url=taking.url)
+    for k in range(len(MOVES)):
+        (mount / f"requests/{k}").mkdir()
+        for name in ("other", "cat"):
+            mount.write(f"{k}/{name}.prompt", f"a {name}, {k}")
+    n = 2 * len(MOVES)
+    until("all to be taken", lambda: mount.sql("SELECT count(*) FROM request WHERE state = 'running'") == [str(n)])
+    for k, move in enumerate(MOVES.values()):
+        sh(f"set -e; {move}", cwd=mount / f"requests/{k}")
+    settled(mount)
+    sent_since = mount.sql(f"SELECT path FROM request WHERE id > {n}")
+    assert not sent_since, [list(MOVES)[int(path.split("/")[1])] for path in sent_since]
+    # And none is mistaken for another: changed text is a new picture.
+    prompts = list((mount / "requests").rglob("*.prompt"))
+    for path in prompts:
+        path.write_text(f"changed in {path}")
+    until("the changed ones", lambda: taking.count("POST") == n + len(prompts))
