@@ -55,3 +55,19 @@ def test_a_moved_prompt_that_is_saved_again_costs_nothing(taking, make_mount):
     for path in prompts:
         path.write_text(f"changed in {path}")
     until("the changed ones", lambda: taking.count("POST") == n + len(prompts))
+
+
+def test_what_was_let_rest_is_not_sent_again_by_saving_it(make_mount):
+    """It may have been paid. Only `again`, or another text, is a wish to pay."""
+    hub = FaultHub({("POST", GENERATIONS): None})
+    mount = make_mount(url=hub.url)
+    mount.write("cat.prompt", "a cat")
+    until("unknown", lambda: mount.sql("SELECT state FROM request") == ["unknown"])
+    (mount / "control").write_text("cancel requests/cat.prompt\n")
+    mount.write("cat.prompt", "a cat")
+    sh("cp cat.prompt new; mv new cat.prompt", cwd=mount / "requests")
+    settled(mount)
+    assert hub.count("POST") == 1 and mount.status("cat").startswith("canceled: given up after its answer was lost")
+    (mount / "control").write_text("again requests/cat.prompt\n")
+    until("what was asked for", lambda: hub.count("POST") == 2)
+    hub.close()
