@@ -71,3 +71,18 @@ def test_what_was_let_rest_is_not_sent_again_by_saving_it(make_mount):
     (mount / "control").write_text("again requests/cat.prompt\n")
     until("what was asked for", lambda: hub.count("POST") == 2)
     hub.close()
+
+
+def test_a_command_names_the_prompt_that_it_is_about(make_mount):
+    """Another may have the name that it had: to approve or to retry that one would be paid."""
+    hub = FaultHub({("POST", GENERATIONS): http(400, {"error": {"message": "no", "code": "invalid_request"}})})
+    mount = make_mount(url=hub.url)
+    mount.write("cat.prompt", "a cat")
+    until("the refusal", lambda: mount.sql("SELECT state FROM request") == ["refused"])
+    (mount / "requests/d").mkdir()
+    (mount / "requests/cat.prompt").rename(mount / "requests/d/old.prompt")
+    path = mount / "requests/d/old.error"
+    until("its name", path.exists)
+    error = path.read_text()
+    assert "what:    requests/d/old.prompt is refused" in error and "retry requests/d/old.prompt'" in error
+    hub.close()
