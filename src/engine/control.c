@@ -9,9 +9,10 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { BATCH = 64, FOLDER_MAX = 100000 };
+enum { BATCH = 64 };
 
-/* ---- verbs on one prompt: 0 done, -EINVAL with *error when its state does not allow it ---- */
+/* ---- verbs on one prompt: 0 done, -EINVAL with *error when its state does not allow it. What they have
+ * moved becomes durable at the end of the line, at once for a whole folder. ---- */
 
 typedef int verb_fn(struct engine *e, const struct node *n, char **error);
 
@@ -62,7 +63,7 @@ static int do_retry(struct engine *e, const struct node *n, char **error)
 		r.reason = OUTCOME_OK;
 		r.attempts = 0;
 		r.not_before_ms = 0;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL, "retry, by the user"),
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_NORMAL, NULL, "retry, by the user"),
 			error);
 	} else {
 		rc = not_now(&r, "retry", error);
@@ -71,47 +72,62 @@ static int do_retry(struct engine *e, const struct node *n, char **error)
 	return rc;
 }
 
-static int do_cancel(struct engine *e, const struct node *n, char **error)
+static int cancel(struct engine *e, struct request *r, char **error)
 {
+	r->generation = 0;
+	if (!life_may(r->state, REQUEST_CANCELED))
+		return not_now(r, "cancel", error);
+	return moved(life_move(e, r, REQUEST_CANCELED, DB_NORMAL, NULL, "canceled, by the user"),
+		error);
+}
+
+static int approve(struct engine *e, struct request *r, char **error)
+{
+	if (r->state != REQUEST_HELD)
+		return not_now(r, "approve", error);
+	/* It would be held again, and let past its budget later. */
+	if (r->hold == HOLD_PAUSED)
+		return fail(error, -EINVAL, "it is held by the pause; resume goes on");
+	r->approved = true;
+	r->hold = HOLD_NONE;
+	free(r->text);
+	r->text = NULL;
+	return moved(life_move(e, r, REQUEST_QUEUED, DB_NORMAL, NULL, "approved, by the user"),
+		error);
+}
+
+/* The latest request of a prompt, and all others that it has and that are not sent: after `again`, nothing
+ * else could reach those. The latest decides, unless it is done and another was meant. */
+static int on_unsent(struct engine *e, const struct node *n,
+	int (*verb)(struct engine *e, struct request *r, char **error), char **error)
+{
+	CLEANUP_FREE char *why = NULL;
 	struct request r;
+	int64_t id = 0;
+	bool done = false;
 	int rc = latest(e, n, &r, error);
 
 	if (rc < 0)
 		return rc;
-	r.generation = 0;
-	if (life_may(r.state, REQUEST_CANCELED))
-		rc = moved(life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL,
-				   "canceled, by the user"),
-			error);
-	else
-		rc = not_now(&r, "cancel", error);
+	rc = verb(e, &r, &why);
 	request_release(&r);
-	return rc;
+	while (request_unsent_of_node(e->cat, n->id, id, &id, 1) > 0) {
+		if (request_get(e->cat, id, &r) < 0)
+			continue;
+		done |= id != n->request && verb(e, &r, NULL) == 0;
+		request_release(&r);
+	}
+	return rc == 0 || done ? 0 : fail(error, rc, "%s", why ? why : strerror(-rc));
+}
+
+static int do_cancel(struct engine *e, const struct node *n, char **error)
+{
+	return on_unsent(e, n, cancel, error);
 }
 
 static int do_approve(struct engine *e, const struct node *n, char **error)
 {
-	struct request r;
-	int rc = latest(e, n, &r, error);
-
-	if (rc < 0)
-		return rc;
-	if (r.state == REQUEST_HELD && r.hold == HOLD_PAUSED) {
-		/* It would be held again, and let past its budget later. */
-		rc = fail(error, -EINVAL, "it is held by the pause; resume goes on");
-	} else if (r.state == REQUEST_HELD) {
-		r.approved = true;
-		r.hold = HOLD_NONE;
-		free(r.text);
-		r.text = NULL;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL,
-				   "approved, by the user"),
-			error);
-	} else {
-		rc = not_now(&r, "approve", error);
-	}
-	request_release(&r);
-	return rc;
+	return on_unsent(e, n, approve, error);
 }
 
 /* ---- verbs on everything ---- */
@@ -160,7 +176,9 @@ static const struct verb {
 
 /* ---- a folder: each prompt below it whose state allows the verb ---- */
 
-struct children {
+/* Folders are taken into the same list, and looked into when their turn comes: trees may be deep. */
+struct below {
+	bool hidden_too; /* folders whose names begin with a dot: nobody pays for what is thrown away */
 	struct {
 		int64_t id;
 		bool folder;
@@ -170,32 +188,35 @@ struct children {
 
 static bool collect(void *arg, int64_t id, const char *name, mode_t mode)
 {
-	struct children *c = arg;
+	struct below *b = arg;
 
-	if (!S_ISDIR(mode) && !(S_ISREG(mode) && names_is_prompt(name)))
+	if (S_ISDIR(mode) ? name[0] == '.' && !b->hidden_too
+			  : !S_ISREG(mode) || !names_is_prompt(name))
 		return true;
-	if (c->count == c->alloc) {
-		c->alloc = c->alloc ? c->alloc * 2 : 64;
-		c->items = xrealloc(c->items, c->alloc * sizeof *c->items);
+	if (b->count == b->alloc) {
+		b->alloc = b->alloc ? b->alloc * 2 : 64;
+		b->items = xrealloc(b->items, b->alloc * sizeof *b->items);
 	}
-	c->items[c->count].id = id;
-	c->items[c->count].folder = S_ISDIR(mode);
-	return ++c->count < FOLDER_MAX;
+	b->items[b->count].id = id;
+	b->items[b->count++].folder = S_ISDIR(mode);
+	return true;
 }
 
 static int on_folder(struct engine *e, int64_t folder, verb_fn *fn, int *done)
 {
-	struct children c = {0};
+	struct below b = {.hidden_too = fn == do_cancel};
 	struct node n;
-	int rc = tree_list(e->cat, folder, collect, &c);
+	int rc = tree_list(e->cat, folder, collect, &b);
 
-	for (size_t i = 0; i < c.count; i++) {
-		if (c.items[i].folder)
-			on_folder(e, c.items[i].id, fn, done);
-		else if (tree_get(e->cat, c.items[i].id, &n) == 0 && fn(e, &n, NULL) == 0)
+	for (size_t i = 0; rc == 0 && i < b.count; i++) {
+		const int64_t id = b.items[i].id;
+
+		if (b.items[i].folder)
+			rc = tree_list(e->cat, id, collect, &b);
+		else if (tree_get(e->cat, id, &n) == 0 && fn(e, &n, NULL) == 0)
 			(*done)++;
 	}
-	free(c.items);
+	free(b.items);
 	return rc;
 }
 
@@ -274,8 +295,12 @@ static int run_line(struct engine *e, const char *line, char **error)
 			return fail(error, -EINVAL, "%s what? as in: %s requests/cat.prompt",
 				v->name, v->name);
 		const int rc = on_path(e, v, path, error);
+		const int synced = catalogue_sync(e->cat);
 		engine_kick(e);
-		return rc;
+		return rc < 0 || synced == 0
+			? rc
+			: fail(error, synced, "it is done, but may not survive a power loss: %s",
+				  strerror(-synced));
 	}
 	return unknown_verb(text, error);
 }

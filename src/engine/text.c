@@ -370,13 +370,15 @@ static char *control_text(struct engine *e)
 	buf_printf(&b, "  echo 'retry requests/cat.prompt' > '%s'\n\n", e->control);
 	buf_addstr(&b,
 		"again PATH    send the same prompt once more (and pay for it)\n"
-		"retry PATH    try again what was refused, has failed or is unknown\n"
+		"retry PATH    try again what was refused, has failed or is unknown (what is unknown may\n"
+		"              be paid a second time by it)\n"
 		"cancel PATH   withdraw what was not sent, let rest what is unknown\n"
 		"approve PATH  send what is held for its price, the budget or the balance\n"
 		"pause         send nothing more until resume\n"
 		"resume        go on\n"
 		"refresh       ask the hub for models and balance, and try it again now\n"
-		"A PATH may be a folder: every prompt below it that it applies to.\n\n");
+		"A PATH may be a folder: every prompt below it that it applies to (again: all of them are\n"
+		"paid once more).\n\n");
 	buf_addstr(&b, hub);
 	add_money(e, &b);
 	request_counts(e->cat, counts);

@@ -86,3 +86,25 @@ def test_a_command_names_the_prompt_that_it_is_about(make_mount):
     error = path.read_text()
     assert "what:    requests/d/old.prompt is refused" in error and "retry requests/d/old.prompt'" in error
     hub.close()
+
+
+def test_cancel_and_approve_reach_every_unsent_one(taking, make_mount):
+    """After `again` a prompt has several: what is canceled by its name is not paid for after all."""
+    mount = make_mount(None, "--max-spend", "0", url=taking.url)
+    control = mount / "control"
+    count = lambda state: int(mount.sql(f"SELECT count(*) FROM request WHERE state = '{state}'")[0])
+    (mount / "requests/.thrown/away").mkdir(parents=True)
+    for name in ("cat", "dog", "thrown"):
+        mount.write(f"{name}.prompt", f"a {name}")
+    until("the first three", lambda: count("held") == 3)
+    (mount / "requests/thrown.prompt").rename(mount / "requests/.thrown/away/x.prompt")
+    control.write_text("again requests/cat.prompt\n" * 3 + "again requests/dog.prompt\n")
+    until("the others", lambda: count("held") == 7)
+    control.write_text("cancel requests/cat.prompt\n")
+    assert (count("held"), count("canceled")) == (3, 4)
+    control.write_text("approve requests\n")  # not what is in a hidden folder
+    until("both of dog's", lambda: taking.count("POST") == 2 and count("running") == 2)
+    assert (count("held"), count("canceled")) == (1, 4)
+    control.write_text("cancel requests\n")  # that one too
+    settled(mount)
+    assert taking.count("POST") == 2 and count("canceled") == 5
