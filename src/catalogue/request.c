@@ -201,6 +201,22 @@ int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms
 	return n;
 }
 
+int request_held(struct catalogue *cat, enum hold hold, int64_t low_most, int64_t high_most,
+	int64_t after, int64_t *ids, int max)
+{
+	db_lock(cat->db);
+	const int n = collect_ids(
+		db_query(cat->db,
+			"SELECT id FROM request WHERE state = 'held'"
+			" AND state IN ('queued', 'held', 'sending', 'running', 'unknown')"
+			" AND id > ? AND hold = ? AND price_low <= ? AND price_high <= ?"
+			" ORDER BY id LIMIT ?",
+			"isiii", after, hold_names[hold], low_most, high_most, (int64_t)max),
+		ids, max);
+	db_unlock(cat->db);
+	return n;
+}
+
 int request_unsent_of_node(struct catalogue *cat, int64_t node, int64_t after, int64_t *ids, int max)
 {
 	db_lock(cat->db);

@@ -120,6 +120,10 @@ int request_change(struct catalogue *cat, struct request *r, enum request_state 
  * returns how many. now_ms INT64_MAX for all. */
 int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms, int64_t after,
 	int64_t *ids, int max);
+/* Ids of what is held by that and costs at most so much, by the lower and the upper estimate; otherwise as
+ * request_list(). */
+int request_held(struct catalogue *cat, enum hold hold, int64_t low_most, int64_t high_most,
+	int64_t after, int64_t *ids, int max);
 /* Ids of one prompt's queued and held requests after the id `after`, oldest first; at most max;
  * returns how many. */
 int request_unsent_of_node(struct catalogue *cat, int64_t node, int64_t after, int64_t *ids, int max);

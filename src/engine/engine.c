@@ -99,8 +99,7 @@ static void day_began(struct timer *timer)
 	if (wait < 1000 || wait > 3600 * 1000)
 		wait = wait < 1000 ? 1000 : 3600 * 1000;
 	timer_set(&e->timers, timer, clock_mono_ms() + wait);
-	if (e->config.max_spend >= 0)
-		submit_unhold(e, false);
+	submit_budget_freed(e);
 }
 
 /* Sent POSTs get their time to be answered: what is not answered by then stays `sending`. */

@@ -131,6 +131,8 @@ enum verdict judge(struct engine *e, struct request *r);
 /* Puts held requests back that may go now: a price, a new day, the end of a pause, credits; rose:
  * the balance has just become more. Any thread. */
 void submit_unhold(struct engine *e, bool rose);
+/* The same for those over the day's budget, of which something has become free again. */
+void submit_budget_freed(struct engine *e);
 
 /* submit.c (thread) */
 void submit_init(struct engine *e);

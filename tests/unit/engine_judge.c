@@ -290,6 +290,33 @@ static void holds_end(void **state)
 	assert_int_equal(request_get(r.cat, broken, &q), -EIO);
 }
 
+/* For one that has room, a batch is not moved to the queue and back: each time with an event, two log lines
+ * and two transactions for every one of them. */
+static void as_many_go_on_as_have_room(void **state)
+{
+	const int64_t now = clock_wall_ms();
+	int64_t counts[REQUEST_STATES];
+
+	(void)state;
+	for (int k = 0; k < 20; k++)
+		held(HOLD_BUDGET, -1);
+	r.e->config.max_spend = 20;
+	submit_budget_freed(r.e);
+	assert_int_equal(request_counts(r.cat, counts), 0);
+	assert_int_equal(counts[REQUEST_QUEUED], 2);
+	rig_sql(&r, "UPDATE request SET state = 'canceled'");
+	for (int k = 0; k < 20; k++)
+		held(k % 2 ? HOLD_BALANCE : HOLD_CREDITS, 7);
+	rig_know(&r, 30, now);
+	submit_budget_freed(r.e); /* not theirs */
+	assert_int_equal(request_counts(r.cat, counts), 0);
+	assert_int_equal(counts[REQUEST_QUEUED], 0);
+	submit_unhold(r.e, true);
+	assert_int_equal(request_counts(r.cat, counts), 0);
+	assert_int_equal(counts[REQUEST_QUEUED], 3);
+	assert_int_equal(counts[REQUEST_HELD], 17);
+}
+
 /* A cancel that comes between reading and moving wins. */
 static void a_held_one_that_was_canceled(void **state)
 {
@@ -320,6 +347,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(budget, setup, teardown),
 		cmocka_unit_test_setup_teardown(balance, setup, teardown),
 		cmocka_unit_test_setup_teardown(holds_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(as_many_go_on_as_have_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_held_one_that_was_canceled, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
