@@ -142,7 +142,8 @@ int request_charge_settle(struct catalogue *cat, int64_t request, int64_t credit
 int request_charge_merge(struct catalogue *cat, int64_t request);
 /* How many are open: POSTs of which it is not known whether they were charged. */
 int64_t request_charges_open(struct catalogue *cat, int64_t request);
-/* Credits charged or possibly charged since a wall time, what is in flight included. */
+/* Credits charged or possibly charged since a wall time (counted from its quarter of an hour on), what is
+ * in flight included. Its cost does not grow with their number. */
 int64_t request_spent_since(struct catalogue *cat, int64_t since_ms);
 /* Credits that what is in flight may still take from the balance. */
 int64_t request_in_flight(struct catalogue *cat);

@@ -154,11 +154,13 @@ static void budget(void **state)
 	assert_int_equal(verdict_on(rig_add(&r, REQUEST_QUEUED, "auto"), approved, NULL), VERDICT_SEND);
 	assert_int_equal(request_charge_open(r.cat, 1002, 100), 0); /* over it */
 	assert_int_equal(held_by("1024x1024", NULL), HOLD_BUDGET);
-	rig_sql(&r, "UPDATE charge SET at = at - 2 * 86400000"); /* yesterday's */
+	rig_sql(&r, "UPDATE charge_sum SET quarter = quarter - 2 * 96"); /* yesterday's */
 	assert_int_equal(verdict("1024x1024"), VERDICT_SEND);
 	/* What cannot be counted is not spent. */
-	rig_sql(&r, "ALTER TABLE charge RENAME TO gone");
+	rig_sql(&r, "ALTER TABLE charge_sum RENAME TO lost");
 	assert_int_equal(held_by("1024x1024", NULL), HOLD_BUDGET);
+	rig_sql(&r, "ALTER TABLE lost RENAME TO charge_sum");
+	rig_sql(&r, "ALTER TABLE charge RENAME TO gone");
 	assert_true(request_charges_open(r.cat, 1) > 1);
 	assert_true(request_in_flight(r.cat) > 1000000);
 	assert_true(request_charge_open(r.cat, 1, 1) < 0);
