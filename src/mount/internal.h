@@ -7,7 +7,8 @@
  *	attrs.c		attributes, and how long the kernel keeps them
  *	tree.c		/requests: what changes names and attributes
  *	files.c		open files of the user's
- *	texts.c		text files: a snapshot at each open; /control
+ *	texts.c		text files: a snapshot at each open
+ *	control.c	writing to /control
  *	pictures.c	reading pictures
  *	wait.c		NAME.wait
  *	dirs.c		listings
@@ -40,6 +41,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct control;
 struct ghosts;
 
 struct mount {
@@ -207,7 +209,17 @@ int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
 void text_release(struct mount *m, struct fuse_file_info *fi);
-void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t len);
+/* Of a file of /control that is open for writing; else NULL. Borrowed. */
+struct control *text_control(const struct fuse_file_info *fi);
+
+/* ---- control.c ---- */
+struct control *control_open(void);
+void control_close(struct control *c);
+/* 0 when every line was carried out (the last may wait for its end); else what engine_control said
+ * of the first that was not, and of those after it nothing was carried out. */
+int control_write(struct mount *m, struct control *c, const char *bytes, size_t len);
+/* Carries out what has no newline behind it. As control_write. */
+int control_flush(struct mount *m, struct control *c);
 
 /* ---- pictures.c ---- */
 void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
