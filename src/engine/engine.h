@@ -80,10 +80,11 @@ void engine_disturb(struct engine *e, int64_t node);
 /* The prompt file was removed: withdraws its request when that has not been sent. */
 void engine_removed(struct engine *e, int64_t node);
 
-/* One line written to /control. -EINVAL (bad verb or path; not possible in its state), -ENOENT, …
- * with *error, which reading /control shows as well until the next line. Done when it returns, but
- * for what needs the network. */
-int engine_control(struct engine *e, const char *line, char **error);
+/* One line written to /control. -EINVAL (bad verb or path; not possible in its state), -EINPROGRESS
+ * (a reference is still to be downloaded), … Reading /control shows why until the next line, and of a
+ * folder, which succeeds when anything below it did, for how many it was carried out and for how
+ * many not. Done when it returns, but for what needs the network. A blank line is nothing. */
+int engine_control(struct engine *e, const char *line);
 
 /* ---- progress ---- */
 

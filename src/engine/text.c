@@ -371,8 +371,8 @@ static char *control_text(struct engine *e)
 	if (waiting)
 		buf_printf(&b, "queue: %s\n", waiting);
 	pthread_mutex_lock(&e->lock);
-	if (e->control_error)
-		buf_printf(&b, "the last line was not carried out: %s\n", e->control_error);
+	if (e->control_said)
+		buf_printf(&b, "the last line was %s\n", e->control_said);
 	pthread_mutex_unlock(&e->lock);
 	return buf_take(&b);
 }

@@ -65,11 +65,11 @@ static int carry_out(struct mount *m, char *text, bool whole, char **rest)
 
 	while (rc == 0 && (end = strchr(line, '\n')) != NULL) {
 		*end = '\0';
-		rc = engine_control(m->engine, line, NULL);
+		rc = engine_control(m->engine, line);
 		line = end + 1;
 	}
 	if (rc == 0 && (whole || strlen(line) > LINE_MAX_BYTES)) {
-		rc = engine_control(m->engine, line, NULL);
+		rc = engine_control(m->engine, line);
 		line += strlen(line);
 	}
 	*rest = line;

@@ -107,14 +107,23 @@ def test_control_takes_folders_and_says_what_it_did_not_do(hub, mount):
         control.write_text("cancel requests/d/a.prompt\nbogus\nresume\n")
     assert mount.status("d/a").startswith("canceled") and "paused" in control.read_text()
     control.write_text("  resume  \r\n\n")
-    assert "not carried out" not in control.read_text()
+    assert "carried out" not in control.read_text()
     assert mount.wait("c")[-1].startswith("succeeded") and hub.generations() == 1
+    # Of a folder, where some could and some could not: how many, and why not.
+    sh(f"echo again {mount.path}/requests/d/ > control", cwd=mount.path)
+    assert re.fullmatch(r"the last line was carried out for 2 below \S+/requests/d and not for 1, as in: "
+                        r"\S+/requests/d/e/z.prompt: .* holds nothing to send", control_said(mount)), control_said(mount)
+    for name in ("d/a", "d/e/b"):
+        assert mount.wait(name)[-1].startswith("succeeded")
+    sh("echo again requests/d/e > control; echo cancel requests/d/e/.h > control || true", cwd=mount.path)
+    assert "requests/d/e/.h" in control_said(mount) and "can be asked to cancel" in control_said(mount)
+    assert mount.wait("d/e/b")[-1].startswith("succeeded") and hub.generations() == 4
     with pytest.raises(OSError):
         control.write_text("cancel requests/c.prompt\n")
     assert "it has succeeded; cancel is not possible" in control.read_text()
 
 
-def control_error(mount):
+def control_said(mount):
     return (mount / "control").read_text().splitlines()[-1]
 
 
@@ -141,7 +150,7 @@ def test_control_lines_that_come_in_pieces(hub, mount):
     os.write(fd, b"\n" * 4091 + b"dance")
     with pytest.raises(OSError) as caught:
         os.close(fd)
-    assert caught.value.errno == errno.EINVAL and '"dance" is no verb' in control_error(mount)
+    assert caught.value.errno == errno.EINVAL and '"dance" is no verb' in control_said(mount)
     sh(f"printf 'cancel requests/pieces/0.prompt' > {control}")
     assert states() == ["canc", "canc", "held"]
     # Not when the writer was killed within a line; and no NUL ends one.
@@ -174,7 +183,7 @@ def test_what_control_refused_is_not_done_by_a_second_flush(hub, mount):
     assert mount.wait("later")[-1].startswith("succeeded")
     with pytest.raises(OSError) as caught:
         f.close()
-    assert caught.value.errno == errno.EINVAL and "no such file" in control_error(mount)
+    assert caught.value.errno == errno.EINVAL and "no such file" in control_said(mount)
     settled(mount)
     assert hub.generations() == before + 2
     # Other lines of the same open file are carried out.
