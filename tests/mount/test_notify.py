@@ -34,6 +34,21 @@ def test_inotify_sees_what_appears(hub, mount):
         until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
 
 
+def test_inotify_sees_the_new_names_of_a_renamed_prompt(hub, mount):
+    log = mount.dir / "events"
+    folder = mount / "requests/there"
+    folder.mkdir()
+    mount.write("cat.prompt", "a cat")
+    mount.wait("cat")
+    with watching(log, mount / "requests", folder):
+        sh("mv cat.prompt dog.prompt", cwd=mount / "requests")
+        until("the names", lambda: all(f"{mount.path}/requests/{name} CREATE" in log.read_text().splitlines()
+                                       for name in ("dog.png", "dog.status")))
+        sh("mv dog.prompt there/cow.prompt", cwd=mount / "requests")
+        until("the names", lambda: f"{folder}/cow.png CLOSE_WRITE,CLOSE" in log.read_text().splitlines())
+        assert (folder / "cow.png").stat().st_size == len((folder / "cow.png").read_bytes()) > 1000
+
+
 def test_inotify_sees_every_picture_of_a_large_batch(make_mount):
     """More announcements than the helper's socket holds."""
     n = 400
