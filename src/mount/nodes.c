@@ -346,11 +346,14 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	const int rc = node_find(m, parent, name, &ino, is_helper(m, req));
 	if (rc == -ENOENT && ino_type(parent) == INO_TREE &&
 		ghosts_find(m->ghosts, ino_id(parent), name, fuse_req_ctx(req)->pid, false, &ino)) {
-		/* As a plain file of no size: all that is asked of it is to go away. */
 		struct fuse_entry_param e = {.ino = ino};
+		double timeout;
 
-		e.attr = (struct stat){.st_ino = ino, .st_mode = S_IFREG | 0444, .st_nlink = 1,
-			.st_uid = m->uid, .st_gid = m->gid};
+		/* A picture is still read under /generations, of which this is the inode: only its
+		 * own size will do. A text is gone; all that is asked of it is to go away. */
+		if (known_stat(m, ino, &e.attr, &timeout) < 0)
+			e.attr = (struct stat){.st_ino = ino, .st_mode = S_IFREG | 0444,
+				.st_nlink = 1, .st_uid = m->uid, .st_gid = m->gid};
 		fuse_reply_entry(req, &e);
 		return;
 	}
