@@ -40,6 +40,7 @@ struct engine_config {
  * without locks; must not wait. Ids are rows; 0 where they say nothing. */
 enum engine_change {
 	CHANGE_REQUEST,	   /* a request's state or words, or a draft's note: node, request */
+	CHANGE_NAMES,	   /* what is beside a prompt has new names, or is back: node */
 	CHANGE_GENERATION, /* a generation became known, or its words changed: generation */
 	CHANGE_PICTURE,	   /* a picture is now listed: node and request (if any), generation, image */
 	CHANGE_ACCOUNT,	   /* the balance, or whether the hub answers */

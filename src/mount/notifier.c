@@ -31,7 +31,6 @@ struct event {
 	struct list link;
 	int64_t at_ms; /* wall */
 	struct engine_event what;
-	bool renamed; /* its names are new, however old what they name */
 };
 
 /* A name that was announced lately. */
@@ -270,12 +269,11 @@ static void sweep(struct notifier *n)
 
 /* ---- events ---- */
 
-static void post(struct notifier *n, const struct engine_event *what, bool renamed)
+void notifier_changed(struct notifier *n, const struct engine_event *what)
 {
 	struct event *e = xcalloc(1, sizeof *e);
 
 	e->what = *what;
-	e->renamed = renamed;
 	e->at_ms = clock_wall_ms();
 	pthread_mutex_lock(&n->lock);
 	if (n->n_events < EVENTS_MAX) {
@@ -286,16 +284,6 @@ static void post(struct notifier *n, const struct engine_event *what, bool renam
 	pthread_cond_signal(&n->wake);
 	pthread_mutex_unlock(&n->lock);
 	free(e);
-}
-
-void notifier_changed(struct notifier *n, const struct engine_event *what)
-{
-	post(n, what, false);
-}
-
-void notifier_renamed(struct notifier *n, int64_t node)
-{
-	post(n, &(struct engine_event){.what = CHANGE_REQUEST, .node = node}, true);
 }
 
 void notifier_poke(struct notifier *n)
@@ -315,7 +303,7 @@ static bool is_new(int64_t since_ms, int64_t at_ms)
 /* The names of one prompt, collected under the catalogue's lock, announced without it. */
 struct names {
 	int64_t at_ms; /* of the event */
-	bool renamed;
+	bool new_names; /* however old what they name */
 	char *dir;
 	uint64_t parent;
 	struct {
@@ -334,15 +322,15 @@ static bool collect_name(void *arg, const char *name, const struct derived *d)
 		return false;
 	names->items[names->count].name = xstrdup(name);
 	names->items[names->count].ino = ino_of_derived(d);
-	names->items[names->count].fresh = names->renamed || is_new(d->since_ms, names->at_ms);
+	names->items[names->count].fresh = names->new_names || is_new(d->since_ms, names->at_ms);
 	names->items[names->count].status = d->kind == DERIVED_STATUS;
 	names->count++;
 	return true;
 }
 
-static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms, bool renamed)
+static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms, bool new_names)
 {
-	struct names names = {.at_ms = at_ms, .renamed = renamed};
+	struct names names = {.at_ms = at_ms, .new_names = new_names};
 	struct node file;
 
 	if (tree_get(n->m->cat, node, &file) < 0 || file.parent == 0)
@@ -354,7 +342,7 @@ static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms, boo
 		CLEANUP_FREE char *path =
 			names.dir ? xasprintf("%s/%s", names.dir, names.items[i].name) : NULL;
 
-		if (renamed)
+		if (new_names)
 			forget_announced(n, names.parent, names.items[i].ino);
 		const bool announced =
 			notifier_is_announced(n, names.parent, names.items[i].ino);
@@ -411,17 +399,14 @@ static void wake_node(struct notifier *n, int64_t node)
 		wait_again(n->m, p);
 }
 
-static void handle(struct notifier *n, const struct event *event)
+static void handle(struct notifier *n, const struct engine_event *e, int64_t at_ms)
 {
-	const struct engine_event *e = &event->what;
-	const int64_t at_ms = event->at_ms;
-
 	if (e->generation && e->what != CHANGE_REQUEST)
 		announce_generation(n, e->generation, at_ms);
 	if (e->image && e->generation)
 		announce_picture(n, e->generation, e->image, at_ms);
 	if (e->node) {
-		announce_prompt(n, e->node, at_ms, event->renamed);
+		announce_prompt(n, e->node, at_ms, e->what == CHANGE_NAMES);
 		wake_node(n, e->node);
 	}
 }
@@ -476,7 +461,7 @@ static void *notifier_main(void *arg)
 			list_remove(&e->link);
 			n->n_events--;
 			pthread_mutex_unlock(&n->lock);
-			handle(n, e);
+			handle(n, &e->what, e->at_ms);
 			free(e);
 			pthread_mutex_lock(&n->lock);
 		}

@@ -35,8 +35,6 @@ void notifier_destroy(struct notifier *n); /* accepts NULL */
 
 /* Something changed: any thread, never waits. */
 void notifier_changed(struct notifier *n, const struct engine_event *event);
-/* A prompt has another name, and so have what is beside it: these are announced as new. */
-void notifier_renamed(struct notifier *n, int64_t node);
 /* A deadline was added to the park: look at it. Any thread. */
 void notifier_poke(struct notifier *n);
 

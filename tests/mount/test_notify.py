@@ -34,7 +34,7 @@ def test_inotify_sees_what_appears(hub, mount):
         until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
 
 
-def test_inotify_sees_the_new_names_of_a_renamed_prompt(hub, mount):
+def test_inotify_sees_names_that_change_and_come_back(hub, mount):
     log = mount.dir / "events"
     folder = mount / "requests/there"
     folder.mkdir()
@@ -47,6 +47,16 @@ def test_inotify_sees_the_new_names_of_a_renamed_prompt(hub, mount):
         sh("mv dog.prompt there/cow.prompt", cwd=mount / "requests")
         until("the names", lambda: f"{folder}/cow.png CLOSE_WRITE,CLOSE" in log.read_text().splitlines())
         assert (folder / "cow.png").stat().st_size == len((folder / "cow.png").read_bytes()) > 1000
+        mount.write("fox.prompt", "a fox")
+        mount.wait("fox")
+        created = f"{mount.path}/requests/fox.png CREATE"
+        until("its name", lambda: log.read_text().splitlines().count(created) == 1)
+        # Removed and written again: nothing is paid, and its picture is back.
+        (mount / "requests/fox.prompt").unlink()
+        until("its picture's going", lambda: not (mount / "requests/fox.png").exists())
+        mount.write("fox.prompt", "a fox")
+        until("its name", lambda: log.read_text().splitlines().count(created) == 2)
+        assert hub.generations() == 2
 
 
 def test_inotify_sees_every_picture_of_a_large_batch(make_mount):
