@@ -1,6 +1,7 @@
 #include "catalogue/request.h"
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/names.h"
 #include "catalogue/generation.h"
 #include "catalogue/internal.h"
 #include <errno.h>
@@ -149,8 +150,8 @@ int request_latest_at(struct catalogue *cat, const char *path, struct request *o
 	db_lock(cat->db);
 	return read_one(cat,
 		db_query(cat->db,
-			"SELECT " COLUMNS " FROM request WHERE path = ? ORDER BY id DESC LIMIT 1", "s",
-			path),
+			"SELECT " COLUMNS " FROM request WHERE path = ?"
+			" ORDER BY turn DESC, id DESC LIMIT 1", "s", path),
 		out);
 }
 
@@ -266,8 +267,9 @@ static int insert_row(struct catalogue *cat, struct request *r)
 	const int rc = db_run(cat->db,
 		"INSERT INTO request(node, path, hash, wanted, n_references, key, retries, state,"
 		" hold, approved, reason, text, generation, price_low, price_high, charged,"
-		" balance_before, balance_after, attempts, not_before, created, sent, changed)"
-		" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		" balance_before, balance_after, attempts, not_before, created, sent, changed, turn)"
+		" VALUES(?,?2,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
+		" (SELECT coalesce(max(turn), 0) FROM request WHERE path = ?2))",
 		"isbsisississiiiiiiiiiii", r->node, r->path, (const void *)r->hash,
 		sizeof r->hash, wanted, (int64_t)r->n_references, r->key, (int64_t)r->retries,
 		state_names[r->state], hold_names[r->hold], (int64_t)r->approved,
@@ -321,6 +323,22 @@ int request_give(struct catalogue *cat, int64_t id, int64_t node)
 		rc = db_run(cat->db, "UPDATE request SET node = ? WHERE id = ? AND node <> ?",
 			"iii", node, id, node);
 	return catalogue_end(cat, rc < 0 ? rc : 0);
+}
+
+int request_leaves(struct catalogue *cat, const struct node *n)
+{
+	if (n->request == 0)
+		return 0;
+	CLEANUP_FREE char *path = tree_path(cat, n->id);
+	const char *slash = path ? strrchr(path, '/') : NULL;
+	if (!slash || !names_is_prompt(slash + 1))
+		return 0;
+	const int rc = db_run(cat->db,
+		"UPDATE request SET path = ?1,"
+		" turn = (SELECT coalesce(max(turn), 0) + 1 FROM request WHERE path = ?1)"
+		" WHERE id = ?2 AND node = ?3",
+		"sii", path, n->request, n->id);
+	return rc < 0 ? rc : 0;
 }
 
 static int update_row(struct catalogue *cat, struct request *r, enum request_state from)

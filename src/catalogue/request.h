@@ -36,7 +36,8 @@ enum { REQUEST_HASH_SIZE = 32, REQUEST_KEY_SIZE = 40 };
 struct request {
 	int64_t id;
 	int64_t node;		 /* the prompt file; it may be gone */
-	char *path;		 /* its path at the commit: "requests/cat.prompt" */
+	char *path;		 /* its path at the commit, "requests/cat.prompt"; or, once it was moved and
+				  * is gone, its last */
 	unsigned char hash[REQUEST_HASH_SIZE]; /* SHA-256 of the file's bytes: the same saved again
 						* spends nothing */
 	struct order order;	 /* as sent; model NULL until it was chosen at the first dispatch */
@@ -91,8 +92,13 @@ struct request_brief {
 };
 int request_brief(struct catalogue *cat, int64_t id, struct request_brief *out);
 int request_of_generation(struct catalogue *cat, int64_t generation, struct request *out);
-/* The latest request that was made of a file with that path. */
+/* The latest request of the file that had that path last: made of it there or, when it was moved there
+ * since, elsewhere. */
 int request_latest_at(struct catalogue *cat, const char *path, struct request *out);
+/* To be called before a file loses its name, in that transaction: its latest request is found by the
+ * path that it has now, where it is a prompt's. */
+struct node;
+int request_leaves(struct catalogue *cat, const struct node *n);
 /* Makes a request the latest of that node, which has taken the place of the one that it was made of;
  * nothing is pending then, and a draft's note is gone. */
 int request_give(struct catalogue *cat, int64_t id, int64_t node);

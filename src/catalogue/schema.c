@@ -93,5 +93,11 @@ const char *const schema_migrations[] = {
 	 * the disk: see catalogue/promise.c. */
 	"CREATE TABLE promise(node INTEGER PRIMARY KEY REFERENCES node(id) ON DELETE CASCADE,"
 	" mtime INTEGER NOT NULL, content BLOB NOT NULL) STRICT;",
+
+	/* Which of the requests of a path was the last that its file had when it gave up the name: a turn
+	 * begins with each file that does. */
+	"ALTER TABLE request ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;"
+	"DROP INDEX request_path;"
+	"CREATE INDEX request_path ON request(path, turn);",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

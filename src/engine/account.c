@@ -177,14 +177,20 @@ int64_t account_known_balance(struct engine *e, int64_t *as_of_ms)
 	return credits;
 }
 
-/* While requests wait for credits, the balance is watched, so that they go on by themselves. */
+void account_watch_balance(struct engine *e)
+{
+	struct refresh *r = &e->balance_refresh;
+
+	if (!r->call && !timer_armed(&r->timer))
+		timer_set(&e->timers, &r->timer, clock_mono_ms() + BALANCE_WATCH_MS);
+}
+
 static void watch_if_held(struct engine *e)
 {
 	int64_t counts[REQUEST_STATES];
 
 	if (request_counts(e->cat, counts) == 0 && counts[REQUEST_HELD] > 0)
-		timer_set(&e->timers, &e->balance_refresh.timer,
-			clock_mono_ms() + BALANCE_WATCH_MS);
+		account_watch_balance(e);
 }
 
 void account_balance_reply(struct engine *e, const struct net_reply *reply)

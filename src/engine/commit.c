@@ -114,7 +114,8 @@ static int last_submitted(struct engine *e, const struct reading *r, struct requ
 	return 0;
 }
 
-/* Whether this content was submitted last under this file. A withdrawn request was not. */
+/* Whether this content was submitted last under this file. A request that was withdrawn before it was
+ * sent was not; one that may have been paid, and that the user has let rest, was. */
 static bool is_old_news(struct engine *e, const struct reading *r, const unsigned char *hash)
 {
 	struct request last;
@@ -122,7 +123,8 @@ static bool is_old_news(struct engine *e, const struct reading *r, const unsigne
 
 	if (last_submitted(e, r, &last) < 0)
 		return false;
-	same = last.state != REQUEST_CANCELED && memcmp(last.hash, hash, sizeof last.hash) == 0;
+	same = (last.state != REQUEST_CANCELED || request_may_be_charged(&last)) &&
+		memcmp(last.hash, hash, sizeof last.hash) == 0;
 	request_release(&last);
 	return same;
 }

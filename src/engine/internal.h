@@ -179,6 +179,8 @@ void account_start(struct engine *e);
 void account_release(struct engine *e);
 void account_want_models(struct engine *e);  /* (thread) */
 void account_want_balance(struct engine *e); /* (thread) */
+/* Requests wait for credits: it is asked for from time to time, so that they go on by themselves. (thread) */
+void account_watch_balance(struct engine *e);
 bool account_balance_failed(const struct engine *e); /* the last question had no answer (thread) */
 /* The answer of GET credits: keeps what it says. (thread) */
 void account_balance_reply(struct engine *e, const struct net_reply *reply);

@@ -122,6 +122,28 @@ int record_answer(struct flight *f, const struct wire_generation *w, const char 
 	return rc < 0 ? rc : 1;
 }
 
+void record_word(struct flight *f, const char *word)
+{
+	struct engine *e = f->e;
+	struct generation g;
+
+	if (generation_get(e->cat, f->generation, &g) < 0)
+		return;
+	/* What has ended keeps the hub's last word. */
+	if (g.phase == PHASE_PENDING)
+		set_text(&g.status, word);
+	catalogue_begin(e->cat, DB_NORMAL);
+	int rc = generation_update(e->cat, &g);
+	if (rc >= 0)
+		rc = log_add(e->cat, f->request, f->generation, word);
+	rc = catalogue_end(e->cat, rc < 0 ? rc : 0);
+	if (rc == 0) {
+		record_taken(f, &g);
+		flight_tell(f);
+	}
+	generation_release(&g);
+}
+
 /* ---- fresh addresses of pictures ---- */
 
 /* What has ended has its last word: only the addresses of the pictures it has are taken. The mount

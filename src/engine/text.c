@@ -71,6 +71,20 @@ static char *render(struct engine *e, const struct request *r,
 	return text;
 }
 
+/* A file that was moved is spoken of, in the commands too, by the name that it has now: another may have
+ * the one before. */
+static bool request_now(struct engine *e, int64_t id, struct request *r)
+{
+	if (request_get(e->cat, id, r) < 0)
+		return false;
+	char *path = tree_path(e->cat, r->node);
+	if (path) {
+		free(r->path);
+		r->path = path;
+	}
+	return true;
+}
+
 /* ---- NAME.status, NAME.error, NAME.wait ---- */
 
 struct view {
@@ -89,8 +103,7 @@ static int view_load(struct engine *e, int64_t node, struct view *v)
 		return rc;
 	if (tree_draft_get(e->cat, node, &v->draft_err, &v->draft, NULL) < 0)
 		v->draft = NULL;
-	v->has_request =
-		v->node.request && request_get(e->cat, v->node.request, &v->request) == 0;
+	v->has_request = v->node.request && request_now(e, v->node.request, &v->request);
 	return 0;
 }
 
@@ -176,7 +189,7 @@ static int generation_status(struct engine *e, const struct generation *g, char 
 {
 	struct request r;
 
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
+	if (g->request && request_now(e, g->request, &r)) {
 		/* After a retry the request speaks of a later generation. */
 		if (r.generation == g->id)
 			*text = render(e, &r, words_status);
@@ -201,7 +214,7 @@ static int generation_error(struct engine *e, const struct generation *g, char *
 
 	if (g->phase != PHASE_FAILED)
 		return -ENOENT;
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
+	if (g->request && request_now(e, g->request, &r)) {
 		if (r.generation == g->id)
 			*text = words_error(&r, e->control);
 		request_release(&r);

@@ -165,6 +165,22 @@ static void canceled_in_the_same_turn(void **state)
 	rig_until(&r, r.e->sending == 0);
 }
 
+/* Nobody else asks the hub whether credits were bought. */
+static void the_balance_is_watched(void **state)
+{
+	(void)state;
+	const int64_t id = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+
+	rig_until(&r, !r.e->balance_refresh.call);
+	rig_know(&r, 3, clock_wall_ms());
+	assert_false(timer_armed(&r.e->balance_refresh.timer));
+	submit_queue(r.e);
+	assert_int_equal(rig_state(&r, id), REQUEST_HELD);
+	assert_true(timer_armed(&r.e->balance_refresh.timer));
+	timer_set(&r.e->timers, &r.e->balance_refresh.timer, clock_mono_ms()); /* the time is over */
+	rig_until(&r, rig_state(&r, id) == REQUEST_QUEUED);
+}
+
 static void waits_for_the_models(void **state)
 {
 	(void)state;
@@ -357,6 +373,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(verdicts_are_carried_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_leaves_without_its_intent, setup, teardown),
 		cmocka_unit_test_setup_teardown(canceled_in_the_same_turn, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_balance_is_watched, setup, teardown),
 		cmocka_unit_test_setup_teardown(waits_for_the_models, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_that_cannot_be_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_moment_of_its_own, setup, teardown),
