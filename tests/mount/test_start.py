@@ -1,7 +1,9 @@
 """Starting: each failure is one clear line and a status of its own."""
 import os
 import signal
+import socket
 import subprocess
+import urllib.parse
 
 from faulthub import FaultHub
 from harness import ENV, FS, run, sh, until
@@ -123,3 +125,19 @@ def test_local(make_mount):
     until("the balance", lambda: (mount / "credits").read_text() == "992\n")
     os.kill(mount.process.pid, signal.SIGKILL)
     until("the hub's end", lambda: run("pgrep", "-f", f"imagehubd --data {mount.state}/hub", check=False).returncode == 1)
+
+
+def test_pictures_of_an_earlier_local_mount(make_mount):
+    """The hub of --local has another port each time: the addresses that it gave before lead nowhere."""
+    mount = make_mount(local=True)
+    mount.write("cat.prompt", "a cat")
+    mount.wait("cat")
+    size = os.stat(mount / "requests/cat.png").st_size
+    url = os.getxattr(mount / "requests/cat.png", "user.xdg.origin.url").decode()
+    mount.stop()
+    with socket.socket() as taken:  # and connections to it are refused
+        taken.bind(("127.0.0.1", urllib.parse.urlsplit(url).port))
+        mount.start()
+        picture = (mount / "requests/cat.png").read_bytes()
+    assert len(picture) == size and picture.startswith(b"\x89PNG")
+    assert os.getxattr(mount / "requests/cat.png", "user.xdg.origin.url").decode() != url
