@@ -114,11 +114,15 @@ def test_in_the_background_and_no_key_anywhere(hub, make_mount):
     until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
 
 
+def hub_of(mount):
+    return int(run("pgrep", "-f", f"imagehubd --data {mount.state}/hub").stdout)
+
+
 def test_local(make_mount):
     mount = make_mount(local=True)
     mount.write("cat.prompt", "a cat")
     assert mount.wait("cat")[-1].startswith("succeeded")
-    hub = int(run("pgrep", "-f", f"imagehubd --data {mount.state}/hub").stdout)
+    hub = hub_of(mount)
     mount.stop()
     assert not os.path.exists(f"/proc/{hub}")
     mount.start()
@@ -141,3 +145,32 @@ def test_pictures_of_an_earlier_local_mount(make_mount):
         picture = (mount / "requests/cat.png").read_bytes()
     assert len(picture) == size and picture.startswith(b"\x89PNG")
     assert os.getxattr(mount / "requests/cat.png", "user.xdg.origin.url").decode() != url
+
+
+def test_local_in_the_background_holds_no_pipe_of_whoever_started_it(make_mount):
+    mount = make_mount(local=True, start=False)
+    run(*[a for a in mount.argv() if a != "-f"])  # until its output and its errors have ended
+    assert oct((mount.state / "hub.log").stat().st_mode)[-3:] == "600"
+    run("fusermount3", "-u", mount.path)
+    until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
+
+
+def test_a_local_hub_that_cannot_start_says_where_to_look(make_mount):
+    mount = make_mount(local=True, start=False)
+    done = start(mount, "--local-option", "--workers=0")
+    assert done.returncode == 11 and f"{mount.state}/hub.log may say why" in done.stderr
+    assert "--workers 0: 1 to 64" in (mount.state / "hub.log").read_text()
+
+
+def test_a_local_hub_that_was_killed_is_started_again(make_mount):
+    mount = make_mount(local=True)
+    for k in range(2):
+        first = hub_of(mount)
+        os.kill(first, signal.SIGKILL)
+        mount.write(f"cat{k}.prompt", f"a cat {k}")
+        assert mount.wait(f"cat{k}")[-1].startswith("succeeded")
+        assert (mount / f"requests/cat{k}.png").read_bytes().startswith(b"\x89PNG")
+    last = hub_of(mount)
+    mount.stop()
+    assert not os.path.exists(f"/proc/{last}")
+    assert "has ended; it is started again" in mount.log.read_text()
