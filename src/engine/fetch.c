@@ -112,7 +112,8 @@ static void finished(struct picture *p)
 
 	pthread_mutex_lock(&ps->lock);
 	p->state = PICTURE_HERE;
-	p->size = p->have;
+	if (p->size < 0)
+		p->size = p->have;
 	list_remove(&p->fetch);
 	buf_release(&p->bytes);
 	pthread_mutex_unlock(&ps->lock);
