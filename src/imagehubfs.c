@@ -189,6 +189,7 @@ static void finish(struct program *p)
 	profile_release(&p->profile);
 	free(p->hub);
 	free(p->key);
+	free(p->options.fuse_options);
 }
 
 static void say_error(char *error)

@@ -66,6 +66,12 @@ def test_keys(hub, make_mount):
     assert done.returncode == 8
 
 
+def test_mount_options_add_up(hub, make_mount):
+    mount = make_mount(hub, "-o", "ro,noatime", "-o", "noexec")
+    [line] = [words for words in map(str.split, open("/proc/self/mounts")) if words[1] == str(mount.path)]
+    assert {"ro", "noatime", "noexec"} <= set(line[3].split(","))
+
+
 def test_another_hub(hub, make_mount):
     mount = make_mount(hub)
     mount.stop()
