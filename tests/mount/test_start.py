@@ -1,4 +1,6 @@
 """Starting: each failure is one clear line and a status of its own."""
+import contextlib
+import glob
 import os
 import signal
 import socket
@@ -6,7 +8,7 @@ import subprocess
 import urllib.parse
 
 from faulthub import FaultHub
-from harness import ENV, FS, run, sh, until
+from harness import ENV, FS, LIMIT, run, sh, until
 
 
 def start(mount, *extra, options=None):
@@ -38,6 +40,33 @@ def test_busy(hub, make_mount):
     argv = [a if a != mount.state else mount.dir / "other" for a in mount.argv()]
     third = run(*argv, check=False)
     assert third.returncode == 5 and "is mounted on already" in third.stderr
+
+
+def state_users(mount):
+    """Processes that have the folder of the state open."""
+    users = set()
+    for fd in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(fd) == str(mount.state):
+                users.add(int(fd.split("/")[2]))
+    return users
+
+
+def test_a_mount_right_behind_an_unmount(hub, make_mount):
+    """Ending takes a moment, and longer while a download is stopped: the next mount waits for it."""
+    mount = make_mount(hub)
+    before = mount.process
+    before.send_signal(signal.SIGSTOP)
+    argv = [a for a in mount.argv() if a != "-f"]
+    mount.unmount()
+    assert start(mount, options=argv).returncode == 6
+    second = subprocess.Popen([str(a) for a in argv], env=ENV)
+    until("its waiting", lambda: state_users(mount) - {before.pid})
+    before.send_signal(signal.SIGCONT)
+    assert second.wait(LIMIT) == 0 and before.wait(LIMIT) == 0
+    assert "requests" in os.listdir(mount.path)
+    mount.unmount()
+    until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
 
 
 def test_a_stale_mount_is_taken_away(hub, make_mount):
