@@ -139,6 +139,9 @@ void engine_fetch_following(struct engine *e, int64_t image);
  * checked: the descriptor is then valid until picture_close(), otherwise until picture_fd_done(),
  * which has to follow. */
 int picture_fd(struct picture *p, int64_t offset, size_t len, bool *complete);
+/* Whether the file behind fd still has those bytes: somebody may have cut it, and what is missing would
+ * be read as the end of the picture. -EIO when not; it is then fetched again at the next open. */
+int picture_check(struct picture *p, int fd, int64_t offset, size_t len);
 void picture_fd_done(struct picture *p);
 /* Starts the download if need be and calls fn(arg, fd or -errno) when those bytes are here, or the
  * download has failed (-EIO: short, over-long, wrong type; -ETIMEDOUT, …; the log says why). */

@@ -112,7 +112,8 @@ static void finished(struct picture *p)
 
 	pthread_mutex_lock(&ps->lock);
 	p->state = PICTURE_HERE;
-	p->size = p->have;
+	if (p->size < 0)
+		p->size = p->have;
 	list_remove(&p->fetch);
 	buf_release(&p->bytes);
 	pthread_mutex_unlock(&ps->lock);
@@ -213,7 +214,7 @@ static void renewed(void *arg, bool ok)
 	if (ok)
 		start(p);
 	else
-		failed(p, -EIO, "its address has expired, and the hub gave no new one");
+		failed(p, p->expired_err, "its address has expired, and the hub gave no new one");
 }
 
 static void done(void *arg, const struct net_picture_reply *reply)
@@ -227,6 +228,7 @@ static void done(void *arg, const struct net_picture_reply *reply)
 	if (reply->expired && p->fresh_urls < TRIES_FRESH_URL && p->have == 0 &&
 		image_get(p->e->cat, p->image, &i) == 0) {
 		p->fresh_urls++;
+		p->expired_err = reply->http ? -EIO : -outcome_fact(reply->outcome)->err;
 		follow_renew(p->e, i.generation, renewed, p);
 		image_release(&i);
 		return;

@@ -65,6 +65,7 @@ struct picture {
 	unsigned char head[64];
 	size_t head_len;
 	int fresh_urls;	 /* asked for */
+	int expired_err; /* what its reader is told when there is none */
 	bool ahead;	 /* it was begun before anybody asked */
 	const char *trouble; /* why our own side ended the download */
 	void (*measured)(void *arg, const struct picture_measured *m);

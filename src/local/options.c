@@ -107,6 +107,15 @@ static int take_fetch(struct options *o)
 						       : bad("--fetch %s: lazy or eager", optarg);
 }
 
+static int take_fuse_option(struct options *o)
+{
+	char *before = o->fuse_options;
+
+	o->fuse_options = before ? xasprintf("%s,%s", before, optarg) : xstrdup(optarg);
+	free(before);
+	return -1;
+}
+
 static int take_local_option(struct options *o)
 {
 	if (o->n_local_options == LOCAL_OPTIONS_MAX)
@@ -177,8 +186,7 @@ static int take(struct options *o, int option, char **argv)
 		o->debug = o->foreground = true;
 		return -1;
 	case 'o':
-		o->fuse_options = optarg;
-		return -1;
+		return take_fuse_option(o);
 	case HELP:
 		fputs(usage, stdout);
 		return STATUS_OK;

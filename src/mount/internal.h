@@ -17,6 +17,7 @@
  *	removed.c	what has lost its name and is still in use
  *	park.c		requests that wait without a worker
  *	notifier.c	announcing new names, deadlines
+ *	announced.c	which were announced
  *
  * Identity. An inode number is a type in the top byte and a row id below: it means the same for
  * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing (but for what

@@ -73,6 +73,21 @@ def test_inotify_sees_every_picture_of_a_large_batch(make_mount):
         until("the events", lambda: len(created()) == n)
 
 
+def test_a_picture_is_announced_once(hub, mount):
+    """Whoever copies what is closed after writing copies it once."""
+    n = 20
+    log = mount.dir / "events"
+    with watching(log, mount / "requests"):
+        for k in range(n):
+            mount.write(f"n{k}.prompt", f"picture {k}")
+        for k in range(n):
+            mount.wait(f"n{k}")
+        mount.write("last.prompt", "the last one")  # announced in order
+        closed = lambda: [l for l in log.read_text().splitlines() if l.endswith(".png CLOSE_WRITE,CLOSE")]
+        until("the last", lambda: f"{mount.path}/requests/last.png CLOSE_WRITE,CLOSE" in closed())
+        assert len(set(closed())) == len(closed())
+
+
 def test_a_success_is_told_when_the_picture_can_be_seen(hub, mount):
     for k in range(15):
         mount.write(f"c{k}.prompt", f"cat {k}")
