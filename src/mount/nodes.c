@@ -259,6 +259,25 @@ int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *
 	}
 }
 
+void nodes_warm(struct mount *m)
+{
+	struct generation_outline outline;
+	struct generation_entry entry;
+	struct derived d;
+	struct image i;
+	struct node n;
+
+	tree_get(m->cat, TREE_ROOT, &n);
+	tree_lookup(m->cat, TREE_ROOT, "", &n);
+	derived_lookup(m->cat, TREE_ROOT, "_.png", &d);
+	generation_entry_find(m->cat, "", &entry);
+	generation_outline(m->cat, 0, &outline);
+	if (image_find(m->cat, 0, 1, &i) == 0)
+		image_release(&i);
+	if (image_get(m->cat, 0, &i) == 0)
+		image_release(&i);
+}
+
 /* ---- operations ---- */
 
 static void reply_entry(struct mount *m, fuse_req_t req, fuse_ino_t parent, fuse_ino_t ino)
