@@ -353,6 +353,13 @@ static void lookup_generation(struct mount *m, fuse_req_t req, const char *name)
 	}
 }
 
+/* Names beside a prompt come and go by themselves; a prompt's own comes by a call on this mount, which
+ * the kernel sees. So it may keep that there is none: a copier asks for each name more than once. */
+static bool comes_by_a_call(fuse_ino_t parent, const char *name)
+{
+	return ino_type(parent) == INO_TREE && names_is_prompt(name);
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = fuse_req_userdata(req);
@@ -373,8 +380,14 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_entry(req, &e);
 		return;
 	}
-	if (rc < 0)
+	if (rc == -ENOENT && comes_by_a_call(parent, name)) {
+		const struct fuse_entry_param none = {.ino = 0,
+			.entry_timeout = node_entry_timeout(parent, ino_make(INO_TREE, 0))};
+
+		fuse_reply_entry(req, &none);
+	} else if (rc < 0) {
 		fuse_reply_err(req, -rc);
-	else
+	} else {
 		reply_entry(m, req, parent, ino);
+	}
 }
