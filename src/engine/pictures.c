@@ -57,6 +57,7 @@ struct picture *picture_get(struct engine *e, int64_t image, int64_t size, enum 
 		list_init(&p->waiters);
 		list_init(&p->fetch);
 		list_init(&p->keeping);
+		list_init(&p->fileless);
 		list_init(&p->arrived);
 		list_init(&p->idle);
 		p->fd = size >= 0 ? cache_find(ps->cache, image, size) : -1;
@@ -403,6 +404,7 @@ struct pictures *pictures_create(struct engine *e, char **error)
 	ps = xcalloc(1, sizeof *ps);
 	ps->cache = cache;
 	list_init(&ps->fetches);
+	list_init(&ps->fileless);
 	list_init(&ps->arrived);
 	list_init(&ps->idle);
 	ps->idle_most = idle_most();

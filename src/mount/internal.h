@@ -143,6 +143,9 @@ enum engine_text generation_text_kind(enum generation_text text);
  * is not announced yet is not there, however old. */
 int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
 	bool for_helper);
+/* The look-ups that the first reader of a picture makes, of nothing: the statements are prepared, and
+ * the upper pages of the tables in memory, before somebody waits for them. */
+void nodes_warm(struct mount *m);
 /* A derived name in a folder of /requests, whether announced or not. */
 int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
 /* Whether a name may be shown that came to be at since_ms (wall). */

@@ -23,7 +23,12 @@ enum {
 	STUCK_MS = 2000,
 };
 
-enum message { MESSAGE_CREATE = 'c', MESSAGE_FOLDER = 'd', MESSAGE_TOUCH = 't' };
+enum message {
+	MESSAGE_CREATE = 'c',
+	MESSAGE_FOLDER = 'd',
+	MESSAGE_TOUCH = 't',
+	MESSAGE_LOOK = 'l',
+};
 
 struct event {
 	struct list link;
@@ -54,11 +59,14 @@ struct notifier {
 static void helper_do(const char *mountpoint, enum message what, const char *name)
 {
 	char path[MESSAGE_MAX + 4096];
+	struct stat st;
 	int fd = -1;
 
 	snprintf(path, sizeof path, "%s/%s", mountpoint, name);
 	if (what == MESSAGE_FOLDER)
 		mkdir(path, 0755);
+	else if (what == MESSAGE_LOOK)
+		stat(path, &st);
 	else
 		fd = open(path,
 			O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (what == MESSAGE_CREATE ? O_CREAT : 0),
@@ -385,6 +393,10 @@ static void *notifier_main(void *arg)
 {
 	struct notifier *n = arg;
 
+	/* So that the kernel knows the way to them before somebody waits. */
+	send_message(n, MESSAGE_LOOK, "requests");
+	send_message(n, MESSAGE_LOOK, "generations");
+	nodes_warm(n->m);
 	pthread_mutex_lock(&n->lock);
 	while (!n->stopping) {
 		wait_for_work(n);
