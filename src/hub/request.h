@@ -56,6 +56,8 @@ struct upload {
 	struct MHD_PostProcessor *parser; /* multipart */
 	struct buf json, field;
 	char field_name[64];
+	char *part; /* the names of the one at hand */
+	bool part_empty; /* no byte of it yet */
 	crypto_generichash_state hash; /* of all that was sent */
 	int64_t received;
 	bool multipart, too_large, too_many;
