@@ -15,9 +15,7 @@ json_t *json_parse(const char *text, size_t len, char **error)
 	json_t *value = json_loadb(text, len, 0, &why);
 	if (!value) {
 		/* It quotes the text up to the byte in question, which may cut a character. */
-		if (!names_is_utf8(why.text, strlen(why.text)))
-			for (char *p = why.text; *p; p++)
-				*p = (unsigned char)*p < 0x80 ? *p : '?';
+		names_make_utf8(why.text);
 		fail(error, -EINVAL, "not valid JSON (line %d, column %d: %s)", why.line,
 			why.column, why.text);
 	}
