@@ -161,14 +161,19 @@ static bool unchanged(struct engine *e, const struct reading *r, bool force)
 static int take_over(struct engine *e, const struct reading *r)
 {
 	struct request last;
+	struct node before;
 	int rc = last_submitted(e, r, &last);
 
 	if (rc < 0)
 		return -EAGAIN;
+	/* Removed and written anew, not saved by an editor that keeps the old one as a backup. */
+	const bool removed = tree_get(e->cat, last.node, &before) < 0;
 	catalogue_begin(e->cat, DB_NORMAL);
 	rc = unchanged(e, r, false) ? request_give(e->cat, last.id, r->node.id) : -EAGAIN;
 	rc = catalogue_end(e->cat, rc);
 	engine_tell(e, CHANGE_REQUEST, r->node.id, last.id, last.generation, 0);
+	if (rc == 0 && removed)
+		engine_tell(e, CHANGE_NAMES, r->node.id, 0, 0, 0);
 	request_release(&last);
 	return rc;
 }

@@ -186,6 +186,13 @@ struct below {
 	size_t count, alloc;
 };
 
+struct tally {
+	struct engine *e;
+	verb_fn *verb;
+	int done, refused;
+	char *first; /* of those refused, and why; or NULL */
+};
+
 static bool collect(void *arg, int64_t id, const char *name, mode_t mode)
 {
 	struct below *b = arg;
@@ -202,21 +209,55 @@ static bool collect(void *arg, int64_t id, const char *name, mode_t mode)
 	return true;
 }
 
-static int on_folder(struct engine *e, int64_t folder, verb_fn *fn, int *done)
+static void on_child(struct tally *t, int64_t id)
 {
-	struct below b = {.hidden_too = fn == do_cancel};
+	CLEANUP_FREE char *why = NULL;
 	struct node n;
-	int rc = tree_list(e->cat, folder, collect, &b);
 
-	for (size_t i = 0; rc == 0 && i < b.count; i++) {
-		const int64_t id = b.items[i].id;
+	if (tree_get(t->e->cat, id, &n) < 0)
+		return; /* removed meanwhile */
+	const int rc = t->verb(t->e, &n, &why);
+	if (rc == 0) {
+		t->done++;
+	} else if (t->refused++ == 0) {
+		CLEANUP_FREE char *path = tree_path(t->e->cat, id);
 
-		if (b.items[i].folder)
-			rc = tree_list(e->cat, id, collect, &b);
-		else if (tree_get(e->cat, id, &n) == 0 && fn(e, &n, NULL) == 0)
-			(*done)++;
+		t->first = xasprintf("%s: %s", path ? path : "it", why ? why : strerror(-rc));
 	}
+}
+
+static int on_folder(struct tally *t, int64_t folder)
+{
+	struct below b = {.hidden_too = t->verb == do_cancel};
+	int rc = tree_list(t->e->cat, folder, collect, &b);
+
+	for (size_t i = 0; rc == 0 && i < b.count; i++)
+		if (b.items[i].folder)
+			rc = tree_list(t->e->cat, b.items[i].id, collect, &b);
+		else
+			on_child(t, b.items[i].id);
 	free(b.items);
+	return rc;
+}
+
+/* *said: for how many it was done, and the first for which it was not. */
+static int on_folder_told(struct engine *e, const struct verb *v, int64_t folder, const char *path,
+	char **said)
+{
+	struct tally t = {.e = e, .verb = v->on_prompt};
+	const size_t len = strlen(path);
+	CLEANUP_FREE char *bare = xstrndup(path, len > 1 && path[len - 1] == '/' ? len - 1 : len);
+	int rc = on_folder(&t, folder);
+
+	if (rc == 0 && t.done == 0)
+		rc = fail(said, -EINVAL, "%s: nothing below it can be asked to %s%s%s", bare,
+			v->name, t.first ? "; " : "", t.first ? t.first : "");
+	else if (rc == 0 && t.refused > 0)
+		*said = xasprintf("carried out for %d below %s and not for %d, as in: %s",
+			t.done, bare, t.refused, t.first);
+	else if (rc == 0)
+		*said = xasprintf("carried out for %d below %s", t.done, bare);
+	free(t.first);
 	return rc;
 }
 
@@ -233,25 +274,19 @@ static int find_path(struct engine *e, const char *path, struct node *n)
 	return tree_resolve(e->cat, 0, path, n);
 }
 
-static int on_path(struct engine *e, const struct verb *v, const char *path, char **error)
+static int on_path(struct engine *e, const struct verb *v, const char *path, char **said)
 {
 	CLEANUP_FREE char *why = NULL;
 	struct node n;
-	int done = 0;
 
 	int rc = find_path(e, path, &n);
 	if (rc < 0)
-		return fail(error, -EINVAL, "%s: no such file; write the path from the mount down, "
+		return fail(said, -EINVAL, "%s: no such file; write the path from the mount down, "
 			"as in: %s requests/cat.prompt", path, v->name);
-	if (S_ISDIR(n.st.st_mode)) {
-		rc = on_folder(e, n.id, v->on_prompt, &done);
-		if (rc == 0 && done == 0)
-			rc = fail(error, -EINVAL, "%s: nothing below it can be asked to %s", path,
-				v->name);
-		return rc;
-	}
+	if (S_ISDIR(n.st.st_mode))
+		return on_folder_told(e, v, n.id, path, said);
 	rc = v->on_prompt(e, &n, &why);
-	return rc < 0 ? fail(error, rc, "%s: %s", path, why ? why : strerror(-rc)) : 0;
+	return rc < 0 ? fail(said, rc, "%s: %s", path, why ? why : strerror(-rc)) : 0;
 }
 
 static int unknown_verb(const char *word, char **error)
@@ -267,58 +302,57 @@ static int unknown_verb(const char *word, char **error)
 		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
-static int run_line(struct engine *e, const char *line, char **error)
+/* *said: why not, or how far; see engine_control. */
+static int run_line(struct engine *e, char *verb, char **said)
 {
-	const char *end = line + strlen(line);
+	char *path = verb + strcspn(verb, " \t");
 
-	line += strspn(line, " \t");
-	while (end > line && strchr(" \t\r\n", end[-1]))
-		end--;
-	CLEANUP_FREE char *text = xstrndup(line, (size_t)(end - line));
-	if (!*text)
-		return 0;
-
-	char *path = text + strcspn(text, " \t");
 	if (*path)
 		*path++ = '\0';
 	path += strspn(path, " \t");
-
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
 		const struct verb *v = &verbs[i];
 
-		if (strcmp(v->name, text) != 0)
+		if (strcmp(v->name, verb) != 0)
 			continue;
 		if (v->on_all)
-			return *path ? fail(error, -EINVAL, "%s takes no path", v->name)
+			return *path ? fail(said, -EINVAL, "%s takes no path", v->name)
 				     : v->on_all(e);
 		if (!*path)
-			return fail(error, -EINVAL, "%s what? as in: %s requests/cat.prompt",
+			return fail(said, -EINVAL, "%s what? as in: %s requests/cat.prompt",
 				v->name, v->name);
-		const int rc = on_path(e, v, path, error);
-		const int synced = catalogue_sync(e->cat);
+		const int rc = on_path(e, v, path, said);
+		const int synced = rc == 0 ? catalogue_sync(e->cat) : 0;
 		engine_kick(e);
-		return rc < 0 || synced == 0
-			? rc
-			: fail(error, synced, "it is done, but may not survive a power loss: %s",
-				  strerror(-synced));
+		if (synced == 0)
+			return rc;
+		free(*said);
+		*said = NULL;
+		return fail(said, synced, "it is done, but may not survive a power loss: %s",
+			strerror(-synced));
 	}
-	return unknown_verb(text, error);
+	return unknown_verb(verb, said);
 }
 
-int engine_control(struct engine *e, const char *line, char **error)
+int engine_control(struct engine *e, const char *line)
 {
-	char *why = NULL;
-	const int rc = run_line(e, line, &why);
+	const char *end = line + strlen(line);
+	char *said = NULL;
+
+	line += strspn(line, " \t\r");
+	while (end > line && strchr(" \t\r\n", end[-1]))
+		end--;
+	if (end == line)
+		return 0;
+	CLEANUP_FREE char *text = xstrndup(line, (size_t)(end - line));
+	const int rc = run_line(e, text, &said);
 
 	pthread_mutex_lock(&e->lock);
-	free(e->control_error);
-	e->control_error = rc < 0 ? xstrdup(why ? why : strerror(-rc)) : NULL;
+	free(e->control_said);
+	e->control_said = rc < 0 ? xasprintf("not carried out: %s", said ? said : strerror(-rc))
+				 : xstrdup_or_null(said);
 	pthread_mutex_unlock(&e->lock);
-	if (rc < 0 && error && !*error) {
-		*error = why;
-		why = NULL;
-	}
-	free(why);
+	free(said);
 	return rc;
 }
 

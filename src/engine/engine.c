@@ -230,7 +230,7 @@ void engine_destroy(struct engine *e)
 	wire_models_release(&e->models);
 	free(e->hub_message);
 	free(e->gate_why);
-	free(e->control_error);
+	free(e->control_said);
 	pthread_mutex_destroy(&e->lock);
 	free((char *)e->config.hub);
 	free((char *)e->config.key);

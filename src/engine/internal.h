@@ -60,7 +60,7 @@ struct engine {
 	enum outcome balance_outcome;
 	bool balance_heard;
 	bool hub_heard;		  /* any answer yet */
-	char *control_error;	  /* what was wrong with the last line written to /control */
+	char *control_said;	  /* what became of the last line written to /control, or NULL */
 	char *gate_why;		  /* why nothing is sent just now, or NULL */
 	bool short_of_credits;	  /* the next one waits for what is under way to be charged */
 

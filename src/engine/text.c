@@ -16,16 +16,19 @@ enum { CONTROL_MAX = 16 * 1024 };
 
 /* ---- a request in words ---- */
 
-static int count_listed(struct engine *e, int64_t generation)
+static int count_listed(struct engine *e, int64_t generation, int *missing)
 {
 	struct image *images;
 	size_t n;
 	int listed = 0;
 
+	*missing = 0;
 	if (generation == 0 || image_list(e->cat, generation, &images, &n) < 0)
 		return 0;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		listed += images[i].size >= 0;
+		*missing += images[i].size < 0 && !images[i].removed;
+	}
 	images_free(images, n);
 	return listed;
 }
@@ -56,6 +59,7 @@ static char *render(struct engine *e, const struct request *r,
 	struct words_context c = {.now_ms = clock_wall_ms(), .control = e->control};
 	struct generation g = {0};
 	CLEANUP_FREE char *waiting = r->state == REQUEST_QUEUED ? why_waiting(e) : NULL;
+	CLEANUP_FREE char *log = NULL;
 
 	c.waiting = waiting;
 	if (r->generation && generation_get(e->cat, r->generation, &g) == 0) {
@@ -64,7 +68,8 @@ static char *render(struct engine *e, const struct request *r,
 								   : g.status;
 		c.hub_since_ms = g.changed_ms;
 		if (r->state == REQUEST_SUCCEEDED)
-			c.pictures = count_listed(e, g.id);
+			c.pictures = count_listed(e, g.id, &c.missing);
+		c.log = log = xasprintf("generations/%s/log", g.hub_id);
 	}
 	char *text = words(r, &c);
 	generation_release(&g);
@@ -188,6 +193,7 @@ char *engine_progress(struct engine *e, int64_t node, bool *final, int *err)
 static int generation_status(struct engine *e, const struct generation *g, char **text)
 {
 	struct request r;
+	int missing;
 
 	if (g->request && request_now(e, g->request, &r)) {
 		/* After a retry the request speaks of a later generation. */
@@ -197,9 +203,10 @@ static int generation_status(struct engine *e, const struct generation *g, char 
 	}
 	if (*text)
 		return 0;
+	const int listed = count_listed(e, g->id, &missing);
 	if (g->phase == PHASE_SUCCEEDED && g->credits >= 0)
-		*text = xasprintf("succeeded: %d pictures, %lld credits, %s\n",
-			count_listed(e, g->id), (long long)g->credits, g->model ? g->model : "?");
+		*text = xasprintf("succeeded: %d picture%s, %lld credits, %s\n", listed,
+			listed == 1 ? "" : "s", (long long)g->credits, g->model ? g->model : "?");
 	else if (g->phase == PHASE_FAILED)
 		*text = xasprintf("failed: %s\n", g->error ? g->error : g->status);
 	else
@@ -386,8 +393,8 @@ static char *control_text(struct engine *e)
 	if (waiting)
 		buf_printf(&b, "queue: %s\n", waiting);
 	pthread_mutex_lock(&e->lock);
-	if (e->control_error)
-		buf_printf(&b, "the last line was not carried out: %s\n", e->control_error);
+	if (e->control_said)
+		buf_printf(&b, "the last line was %s\n", e->control_said);
 	pthread_mutex_unlock(&e->lock);
 	return buf_take(&b);
 }

@@ -104,6 +104,8 @@ static void add_succeeded(struct buf *b, const struct request *r, const struct w
 	buf_printf(b, ", %s", model_of(r));
 	if (r->sent_ms && r->changed_ms >= r->sent_ms)
 		buf_printf(b, ", %lld s", (long long)((r->changed_ms - r->sent_ms) / 1000));
+	if (c->missing > 0)
+		buf_printf(b, "; %d cannot be reached, which is tried again, see %s", c->missing, c->log);
 }
 
 static void add_evidence(struct buf *b, const struct request *r)

@@ -5,7 +5,7 @@
  * folder of a generation that has ended, its picture, what was asked of it. Everything else is asked
  * for again each time, as a size that is wrong makes wrong copies. Names: a file of a generation,
  * once there, only goes by a removal through this mount; names beside a prompt come and go by
- * themselves.
+ * themselves; that there is no prompt of a name is kept too.
  */
 #include "base/clock.h"
 #include "mount/internal.h"

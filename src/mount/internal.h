@@ -7,7 +7,8 @@
  *	attrs.c		attributes, and how long the kernel keeps them
  *	tree.c		/requests: what changes names and attributes
  *	files.c		open files of the user's
- *	texts.c		text files: a snapshot at each open; /control
+ *	texts.c		text files: a snapshot at each open
+ *	control.c	writing to /control
  *	pictures.c	reading pictures
  *	wait.c		NAME.wait
  *	dirs.c		listings
@@ -16,6 +17,7 @@
  *	removed.c	what has lost its name and is still in use
  *	park.c		requests that wait without a worker
  *	notifier.c	announcing new names, deadlines
+ *	announced.c	which were announced
  *
  * Identity. An inode number is a type in the top byte and a row id below: it means the same for
  * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing (but for what
@@ -40,6 +42,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct control;
 struct ghosts;
 
 struct mount {
@@ -140,6 +143,9 @@ enum engine_text generation_text_kind(enum generation_text text);
  * is not announced yet is not there, however old. */
 int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
 	bool for_helper);
+/* The look-ups that the first reader of a picture makes, of nothing: the statements are prepared, and
+ * the upper pages of the tables in memory, before somebody waits for them. */
+void nodes_warm(struct mount *m);
 /* A derived name in a folder of /requests, whether announced or not. */
 int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
 /* Whether a name may be shown that came to be at since_ms (wall). */
@@ -207,7 +213,17 @@ int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
 void text_release(struct mount *m, struct fuse_file_info *fi);
-void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t len);
+/* Of a file of /control that is open for writing; else NULL. Borrowed. */
+struct control *text_control(const struct fuse_file_info *fi);
+
+/* ---- control.c ---- */
+struct control *control_open(void);
+void control_close(struct control *c);
+/* 0 when every line was carried out (the last may wait for its end); else what engine_control said
+ * of the first that was not, and of those after it nothing was carried out. */
+int control_write(struct mount *m, struct control *c, const char *bytes, size_t len);
+/* Carries out what has no newline behind it. As control_write. */
+int control_flush(struct mount *m, struct control *c);
 
 /* ---- pictures.c ---- */
 void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

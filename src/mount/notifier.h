@@ -4,7 +4,8 @@
  * The kernel makes no inotify event for what a FUSE daemon changes by itself. So a helper process
  * makes real calls on the mount: it creates the name that has just become real (IN_CREATE,
  * IN_CLOSE_WRITE), makes the folder of a new generation, opens a status that has changed for writing
- * and closes it (IN_CLOSE_WRITE). The file system knows it by its pid and answers at once. The helper
+ * and closes it (IN_CLOSE_WRITE). First of all it looks at the two large folders, so that the kernel
+ * knows the way to them. The file system knows it by its pid and answers at once. The helper
  * is forked before the mount and before any thread, has no /dev/fuse descriptor, and is expendable:
  * nothing waits for it, and without it names become visible all the same.
  *

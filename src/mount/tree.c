@@ -345,6 +345,9 @@ static void follow_rename(struct mount *m, const char *name, const char *new_nam
 	}
 	if (names_is_prompt(name) && !names_is_prompt(new_name))
 		engine_disturb(m->engine, r->moved.id);
+	if (names_is_prompt(name) && names_is_prompt(new_name))
+		notifier_changed(m->notifier, &(struct engine_event){
+			.what = CHANGE_NAMES, .node = r->moved.id});
 	if (r->due) {
 		engine_commit_now(m->engine, r->moved.id);
 		if (r->other.id)

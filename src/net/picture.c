@@ -139,7 +139,8 @@ void picture_finished(struct net_call *c, CURLcode code)
 		.outcome = outcome,
 		.http = (int)status,
 		.expired = outcome != OUTCOME_OK &&
-			(status == 401 || status == 403 || status == 404 || status == 410),
+			(status == 401 || status == 403 || status == 404 || status == 410 ||
+				outcome == OUTCOME_NO_HOST || outcome == OUTCOME_NO_CONNECTION),
 		.total = c->total,
 		.received = c->received,
 		.ranged = status == 206,
