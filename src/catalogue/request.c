@@ -184,6 +184,9 @@ static int collect_ids(struct db_rows *r, int64_t *ids, int max)
 	return rc < 0 ? rc : n;
 }
 
+/* Retry-After is capped at an hour (net.h): who would wait for longer waits for a clock that was set back. */
+#define IS_DUE "(not_before <= ?3 OR not_before - ?3 > 3600000)"
+
 /* The partial index serves only a query that implies its condition literally; without it a queue of
  * three looks through a million that are done. */
 int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms, int64_t after,
@@ -194,7 +197,7 @@ int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms
 		db_query(cat->db,
 			"SELECT id FROM request WHERE state = ?"
 			" AND state IN ('queued', 'held', 'sending', 'running', 'unknown')"
-			" AND id > ? AND not_before <= ? ORDER BY id LIMIT ?",
+			" AND id > ? AND " IS_DUE " ORDER BY id LIMIT ?",
 			"siii", state_names[state], after, now_ms, (int64_t)max),
 		ids, max);
 	db_unlock(cat->db);

@@ -177,6 +177,13 @@ int64_t account_known_balance(struct engine *e, int64_t *as_of_ms)
 	return credits;
 }
 
+bool account_is_old(int64_t as_of_ms, int64_t age_ms)
+{
+	const int64_t age = clock_wall_ms() - as_of_ms;
+
+	return age < 0 || age > age_ms;
+}
+
 void account_watch_balance(struct engine *e)
 {
 	struct refresh *r = &e->balance_refresh;
@@ -255,7 +262,7 @@ void engine_want_balance(struct engine *e)
 	int64_t as_of = 0;
 
 	account_known_balance(e, &as_of);
-	if (clock_wall_ms() - as_of > BALANCE_FRESH_MS)
+	if (account_is_old(as_of, BALANCE_FRESH_MS))
 		engine_post(e, want_balance, 0, NULL);
 }
 

@@ -202,6 +202,8 @@ int account_quote(struct engine *e, const struct order *o, size_t n_references, 
 /* Whether the hub itself, not the network, has said that there is no list of models. (thread) */
 bool account_models_answered(const struct engine *e);
 int64_t account_known_balance(struct engine *e, int64_t *as_of_ms); /* -1 */
+/* Whether what is known since then (wall) is older than that; a clock that was set back makes it so. */
+bool account_is_old(int64_t as_of_ms, int64_t age_ms);
 
 /* adopt.c (thread) */
 void adopt_release(struct engine *e, int error);

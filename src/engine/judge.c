@@ -84,7 +84,7 @@ static enum verdict over_balance(struct engine *e, struct request *r)
 	set_short(e, !enough && r->price_low <= balance);
 	if (enough)
 		return VERDICT_SEND;
-	if (clock_wall_ms() - as_of > BALANCE_OLD_MS) {
+	if (account_is_old(as_of, BALANCE_OLD_MS)) {
 		if (account_balance_failed(e))
 			return VERDICT_SEND;
 		account_want_balance(e);

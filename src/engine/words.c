@@ -189,6 +189,12 @@ char *words_status(const struct request *r, const struct words_context *c)
 	return buf_take(&b);
 }
 
+/* The clock may have been set back. */
+static long long seconds_since(const struct request *r, const struct words_context *c)
+{
+	return c->now_ms > r->sent_ms ? (c->now_ms - r->sent_ms) / 1000 : 0;
+}
+
 char *words_progress(const struct request *r, const struct words_context *c)
 {
 	if (r->state == REQUEST_QUEUED && c->waiting)
@@ -196,10 +202,10 @@ char *words_progress(const struct request *r, const struct words_context *c)
 	if (r->state == REQUEST_QUEUED)
 		return xstrdup("queued\n");
 	if (r->state == REQUEST_SENDING)
-		return xasprintf("sending %lld s\n", (long long)((c->now_ms - r->sent_ms) / 1000));
+		return xasprintf("sending %lld s\n", seconds_since(r, c));
 	if (r->state == REQUEST_RUNNING)
 		return xasprintf("%s %lld s\n", c->hub_word ? c->hub_word : "running",
-			(long long)((c->now_ms - r->sent_ms) / 1000));
+			seconds_since(r, c));
 	return words_status(r, c);
 }
 

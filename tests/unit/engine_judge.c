@@ -192,6 +192,11 @@ static void balance(void **state)
 	assert_int_equal(verdict("1024x1024"), VERDICT_SEND);
 	r.e->balance_outcome = OUTCOME_OK;
 
+	rig_know(&r, 7, now + 86400 * 1000); /* from before the clock was set back */
+	assert_int_equal(verdict("1024x1024"), VERDICT_WAIT);
+	net_cancel(r.e->balance_refresh.call);
+	r.e->balance_refresh.call = NULL;
+
 	/* What is in flight may take it: its end shows. */
 	rig_know(&r, 15, now);
 	const int64_t id = rig_add(&r, REQUEST_QUEUED, "1024x1024");
