@@ -63,9 +63,10 @@ int follow_insert(struct engine *e, const struct wire_generation *w, const char 
 	const struct request *r, int64_t *generation)
 {
 	struct generation g;
-	int rc = generation_find(e->cat, w->id, &g) == 0 ? 1 : 0;
+	const bool known = generation_find(e->cat, w->id, &g) == 0;
+	int rc = 0;
 
-	if (rc == 0) {
+	if (!known) {
 		g = (struct generation){.hub_id = xstrdup(w->id), .credits = -1};
 		if (r) {
 			g.request = r->id;
@@ -78,7 +79,11 @@ int follow_insert(struct engine *e, const struct wire_generation *w, const char 
 		log_warning("the hub gave generation %s to two requests", w->id);
 	}
 	fill(&g, w, body);
-	rc = rc ? generation_update(e->cat, &g) : generation_insert(e->cat, &g);
+	/* One that was removed here is wanted again: its new order could not even be followed. */
+	if (known && r)
+		rc = generation_recall(e->cat, g.id);
+	if (rc == 0)
+		rc = known ? generation_update(e->cat, &g) : generation_insert(e->cat, &g);
 	if (rc >= 0)
 		rc = keep_images(e, g.id, w, true);
 	*generation = g.id;

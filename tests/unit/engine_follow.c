@@ -117,11 +117,34 @@ static void another_key_proves_nothing(void **state)
 	assert_string_equal(meanwhile, "not known to the hub under this API key");
 }
 
+/* A hub that gives an id a second time, after it was removed here. */
+static void an_id_that_was_removed_comes_back(void **state)
+{
+	const struct net_reply reply = {.outcome = OUTCOME_OK, .http = 200,
+		.body = (char *)"{\"id\":\"gen_00000001\",\"status\":\"failed\"}"};
+	const int64_t a = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+	const int64_t b = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+	struct generation g;
+
+	(void)state;
+	rig_send(&r, a);
+	rig_answer(&r, a, &reply);
+	assert_int_equal(rig_state(&r, a), REQUEST_FAILED);
+	assert_int_equal(engine_forget_generation(r.e, 1), 0);
+	assert_int_equal(generation_get(r.cat, 1, &g), -ENOENT);
+	rig_send(&r, b);
+	rig_answer(&r, b, &reply);
+	assert_int_equal(rig_state(&r, b), REQUEST_FAILED); /* not running for ever */
+	assert_int_equal(generation_get(r.cat, 1, &g), 0);
+	generation_release(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_the_hub_denies_for_an_hour_has_failed, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_it_knows_again_goes_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_id_that_was_removed_comes_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_key_proves_nothing, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
