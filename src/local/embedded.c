@@ -139,7 +139,7 @@ static int read_url(int output, char **url, char **error)
 {
 	static const char words[] = "listening on ";
 	const int64_t deadline = clock_mono_ms() + START_MS;
-	char line[512];
+	char line[512] = "";
 	size_t len = 0;
 
 	while (len < sizeof line - 1 && !memchr(line, '\n', len)) {
@@ -173,7 +173,7 @@ int embedded_start(const char *state, const char *const *options, int n, struct 
 	CLEANUP_FREE char *data = files_join(state, "hub");
 	const char *argv[ARGS_MAX] = {
 		program, "--data", data, "--listen", "127.0.0.1:0", "--exit-with-stdin"};
-	int args = 6, output;
+	int args = 6, output = -1;
 
 	*e = (struct embedded){.input = -1};
 	int status = provision(program, state, data, &e->key, error);
