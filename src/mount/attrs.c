@@ -133,7 +133,7 @@ static int stat_generation_text(struct mount *m, fuse_ino_t ino, struct stat *st
 	struct generation_outline g;
 	struct request_brief r;
 	bool latest = false;
-	int64_t size, changed;
+	int64_t size = 0, changed;
 
 	int rc = generation_outline(m->cat, id, &g);
 	if (rc == 0)

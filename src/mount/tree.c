@@ -192,7 +192,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct stat st;
-	double timeout;
+	double timeout = 0;
 	int rc = 0;
 
 	if (ino_type(ino) == INO_TREE)
