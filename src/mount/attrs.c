@@ -294,6 +294,15 @@ int node_entry(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, struct fuse_e
 	return node_stat(m, ino, &e->attr, &e->attr_timeout);
 }
 
+void tree_node_entry(const struct node *n, struct fuse_entry_param *e)
+{
+	*e = (struct fuse_entry_param){.ino = ino_make(INO_TREE, n->id),
+		.attr = n->st,
+		.attr_timeout = KEEP,
+		.entry_timeout = KEEP};
+	e->attr.st_ino = e->ino;
+}
+
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = fuse_req_userdata(req);

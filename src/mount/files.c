@@ -142,14 +142,11 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	int rc = create_node(m, req, parent, name, S_IFREG | (mode & 07777), NULL, &n);
 	if (rc == 0)
 		rc = file_open(m->cat, n.id, fi->flags, &f);
-	if (rc == 0)
-		rc = node_entry(m, parent, ino_make(INO_TREE, n.id), &e);
 	if (rc < 0) {
-		if (f)
-			close_tree(m, f);
 		fuse_reply_err(req, -rc);
 		return;
 	}
+	tree_node_entry(&n, &e);
 	fi->fh = (uint64_t)(uintptr_t)f;
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);

@@ -168,6 +168,7 @@ double node_entry_timeout(fuse_ino_t parent, fuse_ino_t ino);
 /* Of what has been read already. */
 void generation_node_entry(struct mount *m, const struct generation_entry *g,
 	struct fuse_entry_param *e);
+void tree_node_entry(const struct node *n, struct fuse_entry_param *e);
 void image_stat(struct mount *m, int64_t id, int64_t size, int64_t listed_ms, struct stat *st);
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
