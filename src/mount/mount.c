@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -364,6 +365,15 @@ struct engine_events mount_events(struct mount *m)
 	return (struct engine_events){.changed = changed, .arg = m};
 }
 
+/* Whether the kernel has ended the connection. While it lives elsewhere, unmounting it here would take
+ * away what is mounted there by now. */
+static bool is_dead(struct fuse_session *session)
+{
+	struct pollfd p = {.fd = fuse_session_fd(session)};
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
 int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*ready)(void *),
 	void *arg)
 {
@@ -374,6 +384,7 @@ int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*r
 	m->ready = ready;
 	m->ready_arg = arg;
 	int rc = notifier_start(m->notifier, m);
+	m->away = away_start(m);
 	if (rc == 0 && fuse_set_signal_handlers(m->session) < 0)
 		rc = -EIO;
 	if (rc == 0) {
@@ -386,12 +397,13 @@ int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*r
 			rc = 0;
 	}
 	fuse_loop_cfg_destroy(config);
+	const bool gone = away_stop(m->away);
+	m->away = NULL;
 	notifier_stop(m->notifier);
 	park_end(m->park, ENOTCONN);
-	if (m->mounted) {
+	if (m->mounted && (!gone || is_dead(m->session)))
 		fuse_session_unmount(m->session);
-		m->mounted = false;
-	}
+	m->mounted = false;
 	return rc;
 }
 
