@@ -154,6 +154,7 @@ static int serve(struct program *p, char **error)
 		status = start_engine(p, error);
 	if (status)
 		return status;
+	embedded_watch(&p->embedded);
 	const int rc = mount_run(p->mount, p->cat, p->engine, ready, p);
 	if (rc < 0)
 		fail(error, rc, "the mount ended: %s", strerror(-rc));
@@ -188,6 +189,7 @@ static void finish(struct program *p)
 	profile_release(&p->profile);
 	free(p->hub);
 	free(p->key);
+	free(p->options.fuse_options);
 }
 
 static void say_error(char *error)
@@ -209,7 +211,7 @@ static void raise_descriptors(void)
 int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *error = NULL;
-	struct program p = {.background.pipe = -1, .embedded.input = -1};
+	struct program p = {.background.pipe = -1, .embedded = {.input = -1, .log = -1, .stop = -1}};
 	int status = options_parse(argc, argv, &p.options);
 
 	if (status >= 0)

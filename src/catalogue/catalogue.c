@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -45,11 +46,17 @@ static int open_folder(int dir, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
+/* fusermount3 -u returns when the mount is gone; its process then still ends what is under way. */
+enum { LOCK_WAIT_MS = 3000, LOCK_STEP_MS = 20 };
+
 static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **error)
 {
+	const int64_t until = clock_mono_ms() + LOCK_WAIT_MS;
 	pid_t holder = 0;
 
-	cat->lock = files_lock_dir(cat->dir, &holder);
+	while ((cat->lock = files_lock_dir(cat->dir, &holder)) == -EWOULDBLOCK &&
+		clock_mono_ms() < until)
+		poll(NULL, 0, LOCK_STEP_MS);
 	if (cat->lock >= 0)
 		return 0;
 	if (cat->lock != -EWOULDBLOCK)
@@ -57,8 +64,9 @@ static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **
 	if (busy)
 		*busy = true;
 	return fail(error, -EBUSY,
-		"the state in %s is in use by process %d; one mount a profile (see --profile)", dir,
-		(int)holder);
+		"the state in %s is in use by process %d (kill %d ends it); one mount a profile (see "
+		"--profile)",
+		dir, (int)holder, (int)holder);
 }
 
 /* The root of /requests belongs to whoever mounts first. */

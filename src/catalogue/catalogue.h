@@ -41,8 +41,8 @@
 struct catalogue;
 
 /* Creates the directory when it is missing, locks it, opens and migrates the database, removes
- * what a crash left. NULL with *error; when another process holds the lock, *error names its pid
- * and *busy (may be NULL) is set. */
+ * what a crash left. NULL with *error; when another process holds the lock for longer than it
+ * takes to end after an unmount, *error names its pid and *busy (may be NULL) is set. */
 struct catalogue *catalogue_open(const char *dir, bool *busy, char **error);
 void catalogue_close(struct catalogue *cat); /* accepts NULL */
 

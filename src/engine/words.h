@@ -16,6 +16,8 @@ struct words_context {
 	const char *hub_word; /* the hub's own word for a running one, or NULL */
 	int64_t hub_since_ms; /* since when */
 	int pictures;	      /* listed */
+	int missing;	      /* that the hub gave and that cannot be reached */
+	const char *log;      /* where it stands why, from the mount down */
 	const char *control;  /* the control file, as a shell finds it from anywhere */
 };
 

@@ -7,7 +7,8 @@
  *	attrs.c		attributes, and how long the kernel keeps them
  *	tree.c		/requests: what changes names and attributes
  *	files.c		open files of the user's
- *	texts.c		text files: a snapshot at each open; /control
+ *	texts.c		text files: a snapshot at each open
+ *	control.c	writing to /control
  *	pictures.c	reading pictures
  *	wait.c		NAME.wait
  *	dirs.c		listings
@@ -17,6 +18,7 @@
  *	removed.c	what has lost its name and is still in use
  *	park.c		requests that wait without a worker
  *	notifier.c	announcing new names, deadlines
+ *	announced.c	which were announced
  *
  * Identity. An inode number is a type in the top byte and a row id below: it means the same for
  * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing (but for what
@@ -42,6 +44,7 @@
 #include <stdatomic.h>
 
 struct away;
+struct control;
 struct ghosts;
 
 struct mount {
@@ -154,6 +157,9 @@ enum engine_text generation_text_kind(enum generation_text text);
  * is still to be announced is not there, though others may see it. */
 int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
 	bool for_helper);
+/* The look-ups that the first reader of a picture makes, of nothing: the statements are prepared, and
+ * the upper pages of the tables in memory, before somebody waits for them. */
+void nodes_warm(struct mount *m);
 /* A derived name in a folder of /requests, whether announced or not. */
 int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
 /* Whether a name may be shown that came to be at since_ms (wall). */
@@ -176,6 +182,7 @@ double node_entry_timeout(fuse_ino_t parent, fuse_ino_t ino);
 /* Of what has been read already. */
 void generation_node_entry(struct mount *m, const struct generation_entry *g,
 	struct fuse_entry_param *e);
+void tree_node_entry(const struct node *n, struct fuse_entry_param *e);
 void image_stat(struct mount *m, int64_t id, int64_t size, int64_t listed_ms, struct stat *st);
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
@@ -221,7 +228,17 @@ int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
 void text_release(struct mount *m, struct fuse_file_info *fi);
-void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t len);
+/* Of a file of /control that is open for writing; else NULL. Borrowed. */
+struct control *text_control(const struct fuse_file_info *fi);
+
+/* ---- control.c ---- */
+struct control *control_open(void);
+void control_close(struct control *c);
+/* 0 when every line was carried out (the last may wait for its end); else what engine_control said
+ * of the first that was not, and of those after it nothing was carried out. */
+int control_write(struct mount *m, struct control *c, const char *bytes, size_t len);
+/* Carries out what has no newline behind it. As control_write. */
+int control_flush(struct mount *m, struct control *c);
 
 /* ---- pictures.c ---- */
 void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

@@ -178,7 +178,8 @@ static char *absolute(const char *path)
 	CLEANUP_FREE char *parent = slash == copy ? xstrdup("/")
 		: slash				  ? xstrndup(copy, (size_t)(slash - copy))
 						  : xstrdup(".");
-	char *real = strcmp(name, ".") && strcmp(name, "..") && *name ? realpath(parent, NULL) : NULL;
+	const bool named = *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+	char *real = named ? realpath(parent, NULL) : NULL;
 
 	if (!real)
 		return realpath(path, NULL);
@@ -271,6 +272,7 @@ static int add_options(struct mount *m, struct fuse_args *args)
 /* libfuse writes its own reasons to stderr through this. */
 static char last_fuse_words[256];
 
+PRINTF_LIKE(2, 0)
 static void fuse_words(enum fuse_log_level level, const char *format, va_list args)
 {
 	vsnprintf(last_fuse_words, sizeof last_fuse_words, format, args);

@@ -2,10 +2,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "mount/announced.h"
 #include "mount/internal.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <search.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,13 +17,16 @@
 enum {
 	MESSAGE_MAX = 8192,
 	EVENTS_MAX = 100000, /* more are dropped, and messages as well: their names just become visible */
-	ANNOUNCED_KEEP_MS = NOTIFIER_NEW_MS + 2000,
-	SWEEP_MS = 1000,
 	SOCKET_BYTES = 32 * 1024, /* a few dozen messages */
 	ROOM_MS = 5,		  /* how soon it is looked for room for more */
 };
 
-enum message { MESSAGE_CREATE = 'c', MESSAGE_FOLDER = 'd', MESSAGE_TOUCH = 't' };
+enum message {
+	MESSAGE_CREATE = 'c',
+	MESSAGE_FOLDER = 'd',
+	MESSAGE_TOUCH = 't',
+	MESSAGE_LOOK = 'l',
+};
 
 struct event {
 	struct list link;
@@ -35,13 +38,6 @@ struct event {
 struct message_waiting {
 	struct list link;
 	char *text;
-};
-
-/* A name that was announced lately, or that the helper has been told to announce. */
-struct announced {
-	uint64_t parent, ino;
-	int64_t until_ms;
-	bool made;
 };
 
 struct notifier {
@@ -60,8 +56,7 @@ struct notifier {
 	bool stopping, poked; /* under lock, as all below */
 	struct list events;
 	int n_events;
-	void *announced; /* tsearch(3) */
-	int64_t swept_ms;
+	struct announced *announced;
 };
 
 /* ---- the helper process ---- */
@@ -69,11 +64,14 @@ struct notifier {
 static void helper_do(const char *mountpoint, enum message what, const char *name)
 {
 	char path[MESSAGE_MAX + 4096];
+	struct stat st;
 	int fd = -1;
 
 	snprintf(path, sizeof path, "%s/%s", mountpoint, name);
 	if (what == MESSAGE_FOLDER)
 		mkdir(path, 0755);
+	else if (what == MESSAGE_LOOK)
+		stat(path, &st);
 	else
 		fd = open(path,
 			O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (what == MESSAGE_CREATE ? O_CREAT : 0),
@@ -145,6 +143,7 @@ struct notifier *notifier_create(const char *mountpoint, char **error)
 	thread_cond_init(&n->wake);
 	list_init(&n->events);
 	list_init(&n->waiting);
+	n->announced = announced_create();
 	return n;
 }
 
@@ -185,122 +184,38 @@ static void send_waiting(struct notifier *n)
 	}
 }
 
-static void send_message(struct notifier *n, enum message what, const char *path)
+/* False when it will not be announced: its name then becomes visible by its age. */
+static bool send_message(struct notifier *n, enum message what, const char *path)
 {
 	struct message_waiting *w;
 
 	if (!notifier_works(n) || n->n_waiting == EVENTS_MAX || strlen(path) + 2 > MESSAGE_MAX)
-		return;
+		return false;
 	w = xcalloc(1, sizeof *w);
 	w->text = xasprintf("%c%s", what, path);
 	list_append(&n->waiting, &w->link);
 	n->n_waiting++;
 	send_waiting(n);
+	return notifier_works(n);
 }
 
 /* ---- what was announced ---- */
 
-static int compare(const void *a, const void *b)
-{
-	const struct announced *x = a, *y = b;
-
-	if (x->parent != y->parent)
-		return x->parent < y->parent ? -1 : 1;
-	return x->ino < y->ino ? -1 : x->ino > y->ino;
-}
-
-/* Under lock; whether it was not there before. */
-static bool note(struct notifier *n, uint64_t parent, uint64_t ino, bool made)
-{
-	struct announced *a = xcalloc(1, sizeof *a);
-
-	*a = (struct announced){parent, ino, clock_mono_ms() + ANNOUNCED_KEEP_MS, made};
-	struct announced **there = tsearch(a, &n->announced, compare);
-	const bool fresh = *there == a;
-	if (!fresh) {
-		(*there)->until_ms = a->until_ms;
-		(*there)->made |= made;
-		free(a);
-	}
-	return fresh;
-}
-
-/* A name whose announcement is on its way need not be announced again. */
-static bool must_announce(struct notifier *n, uint64_t parent, uint64_t ino)
-{
-	pthread_mutex_lock(&n->lock);
-	const bool fresh = note(n, parent, ino, false);
-	pthread_mutex_unlock(&n->lock);
-	return fresh;
-}
-
 void notifier_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 {
-	pthread_mutex_lock(&n->lock);
-	note(n, parent, ino, true);
-	n->poked = true;
-	pthread_cond_signal(&n->wake);
-	pthread_mutex_unlock(&n->lock);
+	announced_note(n->announced, parent, ino, true);
+	notifier_poke(n);
 }
 
 bool notifier_is_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 {
-	const struct announced key = {.parent = parent, .ino = ino};
-
-	pthread_mutex_lock(&n->lock);
-	struct announced *const *found = tfind(&key, &n->announced, compare);
-	const bool made = found && (*found)->made;
-	pthread_mutex_unlock(&n->lock);
-	return made;
+	return announced_has(n->announced, parent, ino, true);
 }
 
-/* A name that has gone, and is new when it comes again. */
-static void forget(struct notifier *n, uint64_t parent, uint64_t ino)
+bool notifier_is_to_come(struct notifier *n, uint64_t parent, uint64_t ino)
 {
-	const struct announced key = {.parent = parent, .ino = ino};
-
-	pthread_mutex_lock(&n->lock);
-	struct announced *const *found = tfind(&key, &n->announced, compare);
-	struct announced *gone = found ? *found : NULL;
-	if (gone)
-		tdelete(&key, &n->announced, compare);
-	pthread_mutex_unlock(&n->lock);
-	free(gone);
-}
-
-static __thread struct {
-	struct announced *items[256];
-	int count;
-	int64_t now_ms;
-} old;
-
-static void collect_old(const void *node, VISIT visit, int depth)
-{
-	struct announced *a = *(struct announced *const *)node;
-
-	(void)depth;
-	if ((visit == postorder || visit == leaf) && a->until_ms <= old.now_ms &&
-		old.count < (int)ARRAY_SIZE(old.items))
-		old.items[old.count++] = a;
-}
-
-/* Under lock. A name that is older than its keep time is visible by its age. */
-static void sweep(struct notifier *n)
-{
-	const int64_t now = clock_mono_ms();
-
-	if (now - n->swept_ms < SWEEP_MS)
-		return;
-	n->swept_ms = now;
-	do {
-		old.count = 0;
-		old.now_ms = now;
-		twalk(n->announced, collect_old);
-		for (int i = 0; i < old.count; i++) {
-			tdelete(old.items[i], &n->announced, compare);
-			free(old.items[i]);
-		}
-	} while (old.count == (int)ARRAY_SIZE(old.items));
+	return announced_has(n->announced, parent, ino, false) &&
+		!announced_has(n->announced, parent, ino, true);
 }
 
 /* ---- events ---- */
@@ -330,6 +245,18 @@ void notifier_poke(struct notifier *n)
 	pthread_mutex_unlock(&n->lock);
 }
 
+/* Once each: a second call would look like another change of the file. False when it was before. */
+static bool announce(struct notifier *n, enum message what, const char *path, uint64_t parent,
+	uint64_t ino)
+{
+	if (announced_has(n->announced, parent, ino, false))
+		return false;
+	announced_note(n->announced, parent, ino, false);
+	if (!send_message(n, what, path))
+		announced_forget(n->announced, parent, ino);
+	return true;
+}
+
 /* Whether a name came to be with the event of at_ms, however late that is handled. */
 static bool is_new(int64_t since_ms, int64_t at_ms)
 {
@@ -339,6 +266,7 @@ static bool is_new(int64_t since_ms, int64_t at_ms)
 /* The names of one prompt, collected under the catalogue's lock, announced without it. */
 struct names {
 	int64_t at_ms; /* of the event */
+	bool new_names; /* however old what they name */
 	char *dir;
 	uint64_t parent;
 	struct {
@@ -358,16 +286,16 @@ static bool collect_name(void *arg, const char *name, const struct derived *d)
 		return false;
 	names->items[names->count].name = xstrdup(name);
 	names->items[names->count].ino = ino_of_derived(d);
-	names->items[names->count].fresh = is_new(d->since_ms, names->at_ms);
+	names->items[names->count].fresh = names->new_names || is_new(d->since_ms, names->at_ms);
 	names->items[names->count].status = d->kind == DERIVED_STATUS;
 	names->error |= d->kind == DERIVED_ERROR;
 	names->count++;
 	return true;
 }
 
-static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
+static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms, bool new_names)
 {
-	struct names names = {.at_ms = at_ms};
+	struct names names = {.at_ms = at_ms, .new_names = new_names};
 	struct node file;
 
 	if (tree_get(n->m->cat, node, &file) < 0 || file.parent == 0)
@@ -375,16 +303,18 @@ static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
 	names.dir = tree_path(n->m->cat, file.parent);
 	names.parent = ino_make(INO_TREE, file.parent);
 	derived_of(n->m->cat, node, collect_name, &names);
-	if (!names.error)
-		forget(n, names.parent, ino_make(INO_ERROR, node));
+	if (!names.error) /* new when it comes again */
+		announced_forget(n->announced, names.parent, ino_make(INO_ERROR, node));
 	for (int i = 0; i < names.count; i++) {
 		CLEANUP_FREE char *path =
 			names.dir ? xasprintf("%s/%s", names.dir, names.items[i].name) : NULL;
 
-		if (path && names.items[i].fresh &&
-			must_announce(n, names.parent, names.items[i].ino))
-			send_message(n, MESSAGE_CREATE, path);
-		else if (path && names.items[i].status)
+		if (new_names)
+			announced_forget(n->announced, names.parent, names.items[i].ino);
+		const bool made = path && names.items[i].fresh &&
+			announce(n, MESSAGE_CREATE, path, names.parent, names.items[i].ino);
+
+		if (path && !made && names.items[i].status)
 			send_message(n, MESSAGE_TOUCH, path);
 		free(names.items[i].name);
 	}
@@ -398,10 +328,10 @@ static void announce_generation(struct notifier *n, int64_t generation, int64_t 
 	if (generation_get(n->m->cat, generation, &g) < 0)
 		return;
 	/* mkdir would wait for a look-up that waits for the hub, and every other look-up for mkdir. */
-	if (is_new(g.created_ms, at_ms) && !park_has_lookup(n->m->park) &&
-		must_announce(n, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id))) {
+	if (is_new(g.created_ms, at_ms) && !park_has_lookup(n->m->park)) {
 		CLEANUP_FREE char *path = xasprintf("generations/%s", g.hub_id);
-		send_message(n, MESSAGE_FOLDER, path);
+		announce(n, MESSAGE_FOLDER, path, STATIC_GENERATIONS,
+			ino_make(INO_GENERATION, g.id));
 	}
 	generation_release(&g);
 }
@@ -417,10 +347,9 @@ static void announce_picture(struct notifier *n, int64_t generation, int64_t ima
 	if (image_get(n->m->cat, image, &i) == 0) {
 		image_name(&i, name);
 		CLEANUP_FREE char *path = xasprintf("generations/%s/%s", g.hub_id, name);
-		if (is_new(i.listed_ms, at_ms) &&
-			must_announce(n, ino_make(INO_GENERATION, generation),
-				ino_make(INO_IMAGE, image)))
-			send_message(n, MESSAGE_CREATE, path);
+		if (is_new(i.listed_ms, at_ms))
+			announce(n, MESSAGE_CREATE, path, ino_make(INO_GENERATION, g.id),
+				ino_make(INO_IMAGE, i.id));
 		image_release(&i);
 	}
 	generation_release(&g);
@@ -443,7 +372,7 @@ static void handle(struct notifier *n, const struct engine_event *e, int64_t at_
 	if (e->image && e->generation)
 		announce_picture(n, e->generation, e->image, at_ms);
 	if (e->node) {
-		announce_prompt(n, e->node, at_ms);
+		announce_prompt(n, e->node, at_ms, e->what == CHANGE_NAMES);
 		wake_node(n, e->node);
 	}
 }
@@ -470,11 +399,12 @@ static void answer_due(struct notifier *n)
 static void wait_for_work(struct notifier *n)
 {
 	pthread_mutex_unlock(&n->lock);
+	const int64_t sweep = announced_sweep(n->announced);
 	int64_t due = park_next_deadline(n->m->park);
 	pthread_mutex_lock(&n->lock);
 
-	if (n->announced && n->swept_ms + SWEEP_MS < due)
-		due = n->swept_ms + SWEEP_MS;
+	if (sweep < due)
+		due = sweep;
 	if (n->n_waiting > 0)
 		due = clock_mono_ms() + ROOM_MS;
 	const struct timespec until = clock_timespec(due);
@@ -491,6 +421,10 @@ static void *notifier_main(void *arg)
 {
 	struct notifier *n = arg;
 
+	/* So that the kernel knows the way to them before somebody waits. */
+	send_message(n, MESSAGE_LOOK, "requests");
+	send_message(n, MESSAGE_LOOK, "generations");
+	nodes_warm(n->m);
 	pthread_mutex_lock(&n->lock);
 	while (!n->stopping) {
 		wait_for_work(n);
@@ -504,7 +438,6 @@ static void *notifier_main(void *arg)
 			free(e);
 			pthread_mutex_lock(&n->lock);
 		}
-		sweep(n);
 		pthread_mutex_unlock(&n->lock);
 		send_waiting(n);
 		answer_due(n);
@@ -549,7 +482,7 @@ void notifier_destroy(struct notifier *n)
 		free(CONTAINER_OF(pos, struct event, link));
 	list_for_each_safe (pos, next, &n->waiting)
 		message_end(n, CONTAINER_OF(pos, struct message_waiting, link));
-	tdestroy(n->announced, free);
+	announced_destroy(n->announced);
 	pthread_cond_destroy(&n->wake);
 	pthread_mutex_destroy(&n->lock);
 	free(n->mountpoint);

@@ -4,7 +4,7 @@
 #include "wire/wire.h"
 #include <errno.h>
 
-enum { IMAGES_TAKEN = WIRE_IMAGES_MAX * 4, TEXT_MAX = 64 * 1024 };
+enum { IMAGES_TAKEN = WIRE_IMAGES_MAX * 4 };
 
 enum phase wire_phase(const char *status)
 {

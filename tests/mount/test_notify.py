@@ -36,6 +36,33 @@ def test_inotify_sees_what_appears(hub, mount):
         until("the events", lambda: all(w in log.read_text().splitlines() for w in want))
 
 
+def test_inotify_sees_names_that_change_and_come_back(hub, mount):
+    log = mount.dir / "events"
+    folder = mount / "requests/there"
+    folder.mkdir()
+    mount.write("cat.prompt", "a cat")
+    mount.wait("cat")
+    mount.stop()
+    mount.start()  # what is older than this mount is not new, but its names are
+    with watching(log, mount / "requests", folder):
+        sh("mv cat.prompt dog.prompt", cwd=mount / "requests")
+        until("the names", lambda: all(f"{mount.path}/requests/{name} CREATE" in log.read_text().splitlines()
+                                       for name in ("dog.png", "dog.status")))
+        sh("mv dog.prompt there/cow.prompt", cwd=mount / "requests")
+        until("the names", lambda: f"{folder}/cow.png CLOSE_WRITE,CLOSE" in log.read_text().splitlines())
+        assert (folder / "cow.png").stat().st_size == len((folder / "cow.png").read_bytes()) > 1000
+        mount.write("fox.prompt", "a fox")
+        mount.wait("fox")
+        created = f"{mount.path}/requests/fox.png CREATE"
+        until("its name", lambda: log.read_text().splitlines().count(created) == 1)
+        # Removed and written again: nothing is paid, and its picture is back.
+        (mount / "requests/fox.prompt").unlink()
+        until("its picture's going", lambda: not (mount / "requests/fox.png").exists())
+        mount.write("fox.prompt", "a fox")
+        until("its name", lambda: log.read_text().splitlines().count(created) == 2)
+        assert hub.generations() == 2
+
+
 def test_inotify_sees_what_a_slow_disk_delays(hub, mount):
     """A second for each sync: names are older than that when they are told of."""
     log = mount.dir / "events"
@@ -113,6 +140,21 @@ def test_inotify_sees_every_picture_of_a_large_batch(make_mount):
             "SELECT count(*) FROM request WHERE state = 'succeeded'") == [str(n)])
         created = lambda: {l for l in log.read_text().splitlines() if l.endswith(".png CREATE")}
         until("the events", lambda: len(created()) == n)
+
+
+def test_a_picture_is_announced_once(hub, mount):
+    """Whoever copies what is closed after writing copies it once."""
+    n = 20
+    log = mount.dir / "events"
+    with watching(log, mount / "requests"):
+        for k in range(n):
+            mount.write(f"n{k}.prompt", f"picture {k}")
+        for k in range(n):
+            mount.wait(f"n{k}")
+        mount.write("last.prompt", "the last one")  # announced in order
+        closed = lambda: [l for l in log.read_text().splitlines() if l.endswith(".png CLOSE_WRITE,CLOSE")]
+        until("the last", lambda: f"{mount.path}/requests/last.png CLOSE_WRITE,CLOSE" in closed())
+        assert len(set(closed())) == len(closed())
 
 
 def test_a_success_is_told_when_the_picture_can_be_seen(hub, mount):

@@ -1,5 +1,6 @@
 """Pictures: one download for all readers, read-ahead, the disk cache."""
 import contextlib
+import errno
 import os
 import subprocess
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faulthub import FaultHub, http
-from harness import LIMIT, run, until
+from harness import LIMIT, run, sh, until
 from test_faults import PNG
 
 GENERATIONS = r"/api/v1/images/generations"
@@ -144,8 +145,7 @@ def test_eager_download_and_the_cache_across_mounts(hub, make_mount):
     mount = make_mount(hub, "--fetch=eager")
     mount.write("cat.prompt", "a cat")
     mount.wait("cat")
-    cached = lambda: [p for p in files_of(mount.cache) if p.parent.name != "tmp"]
-    [path] = until("the download", cached)
+    [path] = until("the download", lambda: cached(mount))
     want = (mount / "requests/cat.png").read_bytes()
     mount.stop()
     hub.stop()
@@ -182,6 +182,54 @@ def test_the_cache_has_a_limit_and_evicted_pictures_come_back(hub, make_mount):
     mount.stop()
     mount.start()
     assert [(mount / f"requests/p{k}.png").read_bytes() for k in range(6)] == pictures
+
+
+def cached(mount):
+    return [p for p in mount.cache.rglob("*") if p.is_file() and p.parent.name != "tmp"]
+
+
+def drop_from_memory(path):
+    """So that the next read comes to the file system."""
+    with open(path, "rb") as f:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_a_cut_cache_file_is_never_the_end_of_a_picture(hub, mount):
+    mount.write("cat.prompt", "a cat")
+    mount.wait("cat")
+    picture = mount / "requests/cat.png"
+    want = picture.read_bytes()
+    for size in (0, 1000, len(want) - 1):
+        [path] = until("keeping", lambda: cached(mount))
+        drop_from_memory(picture)
+        os.truncate(path, size)
+        assert picture.read_bytes() == want
+    [path] = until("keeping", lambda: cached(mount))
+    with open(picture, "rb", buffering=0) as reader:
+        os.truncate(path, 1000)
+        drop_from_memory(picture)
+        with pytest.raises(OSError) as told:
+            while reader.read(65536):
+                pass
+        assert told.value.errno == errno.EIO
+    assert picture.read_bytes() == want and os.stat(picture).st_size == len(want)
+    assert mount.log.read_text().count("was cut; it is fetched again") >= 4
+
+
+def test_a_cache_that_is_cleared_away_under_the_mount(hub, mount):
+    mount.write("first.prompt", "a cat")
+    mount.wait("first")
+    first = (mount / "requests/first.png").read_bytes()
+    until("keeping", lambda: cached(mount))
+    for k, gone in enumerate((f"{mount.cache}/*", mount.cache)):
+        sh(f"rm -r {gone}")
+        mount.write(f"cat{k}.prompt", f"another cat {k}")
+        mount.wait(f"cat{k}")
+        assert (mount / f"requests/cat{k}.png").read_bytes().startswith(b"\x89PNG")
+        until("keeping", lambda: cached(mount))
+        drop_from_memory(mount / "requests/first.png")
+        assert (mount / "requests/first.png").read_bytes() == first
+    assert oct(mount.cache.stat().st_mode)[-3:] == "700"
 
 
 def test_a_picture_that_is_removed_while_it_is_open(hub, mount):

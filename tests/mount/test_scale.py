@@ -55,6 +55,43 @@ def test_a_second_find_is_answered_by_the_kernel(hub, make_mount):
     assert third["GETATTR"] <= 4, third
 
 
+def test_that_there_is_no_such_prompt_is_asked_once(make_mount, hub):
+    mount = make_mount(hub, "-d", "--settle", "3600000")
+    place = mount / "requests"
+    until("the helper's look at the two folders", lambda: requests(mount)["LOOKUP"] >= 2)
+    (place / "folder").mkdir()
+
+    def looked_up(name, fn):
+        before = requests(mount)["LOOKUP"]
+        for _ in range(5):
+            assert not os.path.lexists(place / name)
+        fn()
+        assert os.path.lexists(place / name)
+        return requests(mount)["LOOKUP"] - before
+
+    place.joinpath("other").write_text("a cat")
+    place.joinpath("folder/b.prompt").write_text("a dog")
+    seen = {
+        "written": looked_up("a.prompt", lambda: place.joinpath("a.prompt").write_text("a bird")),
+        "made": looked_up("c.prompt", lambda: place.joinpath("c.prompt").mkdir()),
+        "linked": looked_up("d.prompt", lambda: os.symlink("a.prompt", place / "d.prompt")),
+        "renamed": looked_up("e.prompt", lambda: os.rename(place / "other", place / "e.prompt")),
+        "moved": looked_up("f.prompt", lambda: os.rename(place / "folder/b.prompt", place / "f.prompt")),
+    }
+    print(seen)
+    assert all(n <= 4 for n in seen.values()), seen
+    # What comes by itself is asked for each time.
+    before = requests(mount)["LOOKUP"]
+    for _ in range(5):
+        assert not os.path.lexists(place / "a.png")
+    assert requests(mount)["LOOKUP"] - before >= 5
+    os.unlink(place / "a.prompt")
+    assert not os.path.lexists(place / "a.prompt")
+    place.joinpath("a.prompt").write_text("a bird again")
+    assert place.joinpath("a.prompt").read_text() == "a bird again"
+    mount.kill()
+
+
 def test_what_cannot_change_is_not_asked_for_again(hub, make_mount):
     mount = finished(hub, make_mount, 1)
     folder = next((mount / "generations").iterdir())

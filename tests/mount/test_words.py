@@ -1,4 +1,6 @@
 """What a user reads: NAME.status, NAME.error, NAME.wait and control, in each state."""
+import contextlib
+import errno
 import os
 import re
 import signal
@@ -103,11 +105,92 @@ def test_control_takes_folders_and_says_what_it_did_not_do(hub, mount):
         mount.control("cancel requests/d/a.prompt\nbogus\nresume\n")
     assert mount.status("d/a").startswith("canceled") and "paused" in control.read_text()
     mount.control("  resume  \r\n\n")
-    assert "not carried out" not in control.read_text()
+    assert "carried out" not in control.read_text()
     assert mount.wait("c")[-1].startswith("succeeded") and hub.generations() == 1
+    # Of a folder, where some could and some could not: how many, and why not.
+    sh(f"echo again {mount.path}/requests/d/ > control", cwd=mount.path)
+    assert re.fullmatch(r"the last line was carried out for 2 below \S+/requests/d and not for 1, as in: "
+                        r"requests/d/e/z.prompt: .* holds nothing to send", control_said(mount)), control_said(mount)
+    for name in ("d/a", "d/e/b"):
+        assert mount.wait(name)[-1].startswith("succeeded")
+    sh("echo again requests/d/e > control; echo cancel requests/d/e/.h > control || true", cwd=mount.path)
+    assert "requests/d/e/.h" in control_said(mount) and "can be asked to cancel" in control_said(mount)
+    assert mount.wait("d/e/b")[-1].startswith("succeeded") and hub.generations() == 4
     with pytest.raises(OSError):
         mount.control("cancel requests/c.prompt\n")
     assert "it has succeeded; cancel is not possible" in control.read_text()
+
+
+def control_said(mount):
+    return (mount / "control").read_text().splitlines()[-1]
+
+
+def test_control_lines_that_come_in_pieces(hub, mount):
+    """A program writes whole buffers: a path that one of them cuts is not taken for a shorter one."""
+    (mount / "requests/pieces").mkdir(parents=True)
+    control = str(mount / "control")
+    (mount / "control").write_text("pause\n")
+    for k in range(3):
+        mount.write(f"pieces/{k}.prompt", f"a piece {k}")
+        mount.wait(f"pieces/{k}", check=False)
+
+    def states():
+        return [mount.status(f"pieces/{k}")[:4] for k in range(3)]
+    # The first 4096 bytes end behind the name of a folder.
+    line = b"cancel requests/pieces"
+    start = b"\n" * (4096 - len(line)) + line
+    fd = os.open(control, os.O_WRONLY)
+    assert os.write(fd, start) == 4096 and states() == ["held", "held", "held"]
+    assert os.write(fd, b"/1.prompt") == 9 and states() == ["held", "canc", "held"]
+    os.close(fd)
+    # The end of the file ends a line as well, and close(2) says how it went.
+    fd = os.open(control, os.O_WRONLY)
+    os.write(fd, b"\n" * 4091 + b"dance")
+    with pytest.raises(OSError) as caught:
+        os.close(fd)
+    assert caught.value.errno == errno.EINVAL and '"dance" is no verb' in control_said(mount)
+    sh(f"printf 'cancel requests/pieces/0.prompt' > {control}")
+    assert states() == ["canc", "canc", "held"]
+    # Not when the writer was killed within a line; and no NUL ends one.
+    writer = subprocess.Popen(["/usr/bin/python3", "-c", "import os, sys, time; "
+                               "fd = os.open(sys.argv[1], os.O_WRONLY); os.write(fd, bytes.fromhex(sys.argv[2])); "
+                               "print(flush=True); time.sleep(600)", control, start.hex()], stdout=subprocess.PIPE)
+    assert writer.stdout.readline() == b"\n"
+    writer.kill()
+    writer.communicate()
+    fd = os.open(control, os.O_WRONLY)
+    with pytest.raises(OSError):
+        os.write(fd, line + b"\0/2.prompt\n")
+    os.close(fd)
+    assert states() == ["canc", "canc", "held"]
+    (mount / "control").write_text("resume\n")
+    assert mount.wait("pieces/2")[-1].startswith("succeeded")
+
+
+def test_what_control_refused_is_not_done_by_a_second_flush(hub, mount):
+    """Python's files write their buffer again when they are closed: an error that was reported stands."""
+    before = hub.generations()
+    control = mount / "control"
+    mount.write("twice.prompt", "one more")
+    assert mount.wait("twice")[-1].startswith("succeeded")
+    f = open(control, "w")
+    f.write("again requests/later.prompt\n")
+    with pytest.raises(OSError):
+        f.flush()
+    mount.write("later.prompt", "it is there now")
+    assert mount.wait("later")[-1].startswith("succeeded")
+    with pytest.raises(OSError) as caught:
+        f.close()
+    assert caught.value.errno == errno.EINVAL and "no such file" in control_said(mount)
+    settled(mount)
+    assert hub.generations() == before + 2
+    # Other lines of the same open file are carried out.
+    fd = os.open(control, os.O_WRONLY)
+    for line, rc in (("dance", errno.EINVAL), ("again requests/later.prompt", 0), ("dance", errno.EINVAL)):
+        with pytest.raises(OSError) if rc else contextlib.nullcontext():
+            os.write(fd, line.encode() + b"\n")
+    os.close(fd)
+    assert mount.wait("later")[-1].startswith("succeeded") and hub.generations() == before + 3
 
 
 def test_held_refused_failed_and_unknown(hub, make_mount):
