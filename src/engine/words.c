@@ -24,6 +24,14 @@ static const struct {
 	[HOLD_PAUSED] = {EAGAIN, "the queue is paused", "", "resume"},
 };
 
+const char *words_paused(const char *setting)
+{
+	return strcmp(setting, CATALOGUE_COPIED) == 0
+		? "the queue is paused: this state is a copy, or was restored from a backup, and what "
+		  "waits in it may have been sent since; cancel that, then resume"
+		: holds[HOLD_PAUSED].why;
+}
+
 /* One line of somebody else's words: no control characters, not too long. */
 static void add_line(struct buf *b, const char *text)
 {
