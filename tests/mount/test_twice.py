@@ -143,3 +143,23 @@ def test_a_state_that_was_restored_from_a_backup_sends_nothing_by_itself(taking,
     mount.write("fox.prompt", "a fox")
     until("the next", lambda: state("fox") == ["running"])
     assert taking.count("POST") == 3 and state("cat") == ["canceled"]
+
+
+def test_a_name_is_never_a_command(make_mount):
+    """What .error tells to paste does what it says, whoever has made the name."""
+    hub = FaultHub({("POST", GENERATIONS): http(400, {"error": {"message": "no", "code": "invalid_request"}})})
+    mount = make_mount(url=hub.url)
+    for name in ("cat\nagain requests\n", "it's $(a) `cat`; again requests"):
+        mount.write(f"{name}.prompt", "a cat")
+        path = mount / f"requests/{name}.error"
+        until("its error", path.exists)
+        lines = path.read_text().splitlines()
+        assert [line[:9] for line in lines[:4]] == ["what:    ", "why:     ", "charged: ", "next:    "], lines
+        commands = [line[line.index("echo "):] for line in lines if "echo " in line]
+        assert len(commands) == ("\n" not in name) and not [line for line in lines if line.startswith("again")]
+        for command in commands:
+            sh(command)
+            until("the second try", lambda: hub.count("POST") == 3)
+    settled(mount)
+    assert hub.count("POST") == 3 and mount.sql("SELECT count(*) FROM request") == ["2"]
+    hub.close()
