@@ -51,6 +51,8 @@ struct engine {
 
 	pthread_mutex_t lock;
 	struct list commands; /* under lock */
+	int64_t sleeps_until_ms; /* under lock: monotonic; 0 while the thread is awake */
+	int64_t by_ms;	      /* (thread): when the command that runs has to be done, as posted */
 	bool stopping;	      /* under lock */
 	int64_t grace_ms;     /* under lock */
 
@@ -100,6 +102,10 @@ void engine_tell(struct engine *e, enum engine_change what, int64_t node, int64_
 /* Has the thread call run(e, id, arg). Any thread; never fails; dropped when stopping. */
 void engine_post(struct engine *e, void (*run)(struct engine *e, int64_t id, void *arg), int64_t id,
 	void *arg);
+/* The same, at by_ms (monotonic) at the latest: a thread that wakes by then is not woken. run finds
+ * the moment in e->by_ms. */
+void engine_post_by(struct engine *e, void (*run)(struct engine *e, int64_t id, void *arg),
+	int64_t id, void *arg, int64_t by_ms);
 /* The queue may have something to do. Any thread. */
 void engine_kick(struct engine *e);
 

@@ -446,7 +446,7 @@ int engine_text(struct engine *e, enum engine_text what, int64_t id, char **text
 		rc = generation_text(e, what, id, text);
 		break;
 	}
-	if (rc == 0 && len)
+	if (*text && len)
 		*len = strlen(*text);
 	return rc;
 }

@@ -1,10 +1,14 @@
 #include "engine/words.h"
 #include "base/buf.h"
+#include "base/names.h"
 #include "engine/life.h"
 #include <errno.h>
 #include <stdio.h>
 
-enum { TEXT_MAX = 8192 };
+enum {
+	TEXT_MAX = 64 * 1024, /* a path may be long, and is there several times */
+	SHOWN_MAX = 500,      /* bytes of a line of somebody else */
+};
 
 static const struct {
 	int err;
@@ -35,7 +39,9 @@ const char *words_paused(const char *setting)
 /* One line of somebody else's words: no control characters, not too long. */
 static void add_line(struct buf *b, const char *text)
 {
-	for (size_t i = 0; text[i] && i < 500; i++)
+	const size_t len = names_utf8_cut(text, SHOWN_MAX);
+
+	for (size_t i = 0; i < len; i++)
 		buf_addch(b, (unsigned char)text[i] < ' ' || text[i] == 127 ? ' ' : text[i]);
 }
 
@@ -169,7 +175,8 @@ static void add_body(struct buf *b, const struct request *r, const struct words_
 		buf_printf(b, ", %s", model_of(r));
 		break;
 	case REQUEST_RUNNING:
-		buf_printf(b, "%s, ", c->hub_word ? c->hub_word : "at the hub");
+		add_line(b, c->hub_word ? c->hub_word : "at the hub");
+		buf_addstr(b, ", ");
 		add_credits(b, r);
 		buf_printf(b, ", %s", model_of(r));
 		break;
@@ -210,16 +217,25 @@ static long long seconds_since(const struct request *r, const struct words_conte
 
 char *words_progress(const struct request *r, const struct words_context *c)
 {
-	if (r->state == REQUEST_QUEUED && c->waiting)
-		return xasprintf("queued: %s\n", c->waiting);
-	if (r->state == REQUEST_QUEUED)
+	struct buf b;
+
+	if (r->state == REQUEST_QUEUED && !c->waiting)
 		return xstrdup("queued\n");
-	if (r->state == REQUEST_SENDING)
-		return xasprintf("sending %lld s\n", seconds_since(r, c));
-	if (r->state == REQUEST_RUNNING)
-		return xasprintf("%s %lld s\n", c->hub_word ? c->hub_word : "running",
-			seconds_since(r, c));
-	return words_status(r, c);
+	if (r->state != REQUEST_QUEUED && r->state != REQUEST_SENDING &&
+		r->state != REQUEST_RUNNING)
+		return words_status(r, c);
+	buf_init(&b, TEXT_MAX);
+	if (r->state == REQUEST_QUEUED) {
+		buf_addstr(&b, "queued: ");
+		add_line(&b, c->waiting);
+	} else {
+		add_line(&b, r->state == REQUEST_SENDING ? "sending"
+				: c->hub_word		 ? c->hub_word
+							 : "running");
+		buf_printf(&b, " %lld s", seconds_since(r, c));
+	}
+	buf_addch(&b, '\n');
+	return buf_take(&b);
 }
 
 static void add_next(struct buf *b, const struct request *r, const char *control)

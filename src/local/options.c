@@ -85,7 +85,7 @@ static bool size(const char *text, int64_t *value)
 	int64_t factor = 1;
 
 	if (*text < '0' || *text > '9' || n < 0 || n > 1000000000 || (*end && !unit) ||
-		(unit && end[1] && strcmp(end + 1, "B") && strcmp(end + 1, "iB")))
+		(unit && end[1] && strcmp(end + 1, "B") != 0 && strcmp(end + 1, "iB") != 0))
 		return false;
 	for (int i = 0; unit && i <= unit - units; i++)
 		factor *= 1024;

@@ -1,9 +1,10 @@
 #include "mount/announced.h"
 #include "base/clock.h"
+#include "mount/notifier.h"
 #include <pthread.h>
 #include <search.h>
 
-enum { KEEP_MS = 3000, SWEEP_MS = 1000 };
+enum { KEEP_MS = NOTIFIER_NEW_MS + 5000, SWEEP_MS = 1000 };
 
 struct name {
 	uint64_t parent, ino;

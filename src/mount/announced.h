@@ -1,7 +1,7 @@
 /*
  * announced.h - names that the helper was told to announce lately, and those that it has announced.
  *
- * A name is kept for a few seconds: older ones are visible by their age (notifier.h). Threads: any; one
+ * A name is kept until it is too old to be announced as new (notifier.h). Threads: any; one
  * lock of its own, a leaf.
  */
 #ifndef MOUNT_ANNOUNCED_H

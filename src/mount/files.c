@@ -49,7 +49,7 @@ static void open_tree(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fu
 	/* The user's own files change through the kernel alone. */
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		close_tree(m, f);
 }
 
@@ -142,19 +142,19 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	int rc = create_node(m, req, parent, name, S_IFREG | (mode & 07777), NULL, &n);
 	if (rc == 0)
 		rc = file_open(m->cat, n.id, fi->flags, &f);
-	if (rc == 0)
-		rc = node_entry(m, parent, ino_make(INO_TREE, n.id), &e);
 	if (rc < 0) {
-		if (f)
-			close_tree(m, f);
 		fuse_reply_err(req, -rc);
 		return;
 	}
+	tree_node_entry(&n, &e);
 	fi->fh = (uint64_t)(uintptr_t)f;
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);
-	if (fuse_reply_create(req, &e, fi) < 0)
+	away_opened(m);
+	if (fuse_reply_create(req, &e, fi) < 0) {
+		away_closed(m);
 		close_tree(m, f);
+	}
 }
 
 /* ---- reading and writing ---- */
@@ -310,6 +310,8 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		wait_release(fi);
 	else
 		text_release(m, fi);
+	if (fi->fh != HELPER_FH)
+		away_closed(m);
 	fuse_reply_err(req, 0);
 }
 

@@ -12,6 +12,7 @@
  *	pictures.c	reading pictures
  *	wait.c		NAME.wait
  *	dirs.c		listings
+ *	away.c		the end of a mount that lives on in another namespace
  *	xattrs.c	extended attributes
  *	ghosts.c	derived names of prompts that are just being deleted with their folder
  *	removed.c	what has lost its name and is still in use
@@ -42,6 +43,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct away;
 struct control;
 struct ghosts;
 
@@ -54,6 +56,7 @@ struct mount {
 	struct park *park;
 	struct notifier *notifier;
 	struct ghosts *ghosts;
+	struct away *away; /* while the loop runs */
 	uid_t uid;
 	gid_t gid;
 	int64_t since_ms; /* when it was mounted: the times of what has none */
@@ -78,6 +81,17 @@ struct mount {
 
 /* Between mounting a session and its loop. -errno. */
 int device_attach(struct fuse_session *session);
+
+/* ---- away.c ---- */
+
+/* On the thread of the loop, before it, with the session mounted; NULL when it cannot be watched. */
+struct away *away_start(struct mount *m);
+/* Behind the loop; accepts NULL. Whether the mount is no longer there in this namespace. */
+bool away_stop(struct away *a);
+/* fuse_reply_open(), counted until away_closed(). */
+int away_reply_open(struct mount *m, fuse_req_t req, const struct fuse_file_info *fi);
+void away_opened(struct mount *m);
+void away_closed(struct mount *m);
 
 /* ---- nodes.c ---- */
 
@@ -140,7 +154,7 @@ const char *generation_text_name(enum generation_text text);
 enum engine_text generation_text_kind(enum generation_text text);
 
 /* A name in a directory. -ENOENT; 1 when it is an id that only the hub may know. for_helper: what
- * is not announced yet is not there, however old. */
+ * is still to be announced is not there, though others may see it. */
 int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
 	bool for_helper);
 /* The look-ups that the first reader of a picture makes, of nothing: the statements are prepared, and
@@ -168,6 +182,7 @@ double node_entry_timeout(fuse_ino_t parent, fuse_ino_t ino);
 /* Of what has been read already. */
 void generation_node_entry(struct mount *m, const struct generation_entry *g,
 	struct fuse_entry_param *e);
+void tree_node_entry(const struct node *n, struct fuse_entry_param *e);
 void image_stat(struct mount *m, int64_t id, int64_t size, int64_t listed_ms, struct stat *st);
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 

@@ -79,6 +79,19 @@ bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t sinc
 		notifier_is_announced(m->notifier, parent, ino);
 }
 
+/* The helper meets a name when it has made it, or when it is too old to be made and is not to be made
+ * all the same (a prompt has another name). */
+static bool is_there(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms,
+	bool for_helper)
+{
+	if (!for_helper)
+		return is_visible(m, parent, ino, since_ms);
+	if (notifier_is_to_come(m->notifier, parent, ino))
+		return false;
+	return since_ms < m->since_ms || clock_wall_ms() - since_ms >= NOTIFIER_NEW_MS ||
+		notifier_is_announced(m->notifier, parent, ino);
+}
+
 fuse_ino_t ino_of_derived(const struct derived *d)
 {
 	switch (d->kind) {
@@ -134,9 +147,7 @@ static int find_in_requests(struct mount *m, int64_t dir, const char *name, fuse
 	*ino = ino_of_derived(&d);
 	if (d.kind == DERIVED_WAIT)
 		return 0;
-	if (for_helper)
-		return notifier_is_announced(m->notifier, parent, *ino) ? 0 : -ENOENT;
-	return is_visible(m, parent, *ino, d.since_ms) ? 0 : -ENOENT;
+	return is_there(m, parent, *ino, d.since_ms, for_helper) ? 0 : -ENOENT;
 }
 
 static int find_entry(struct mount *m, const char *name, struct generation_entry *g,
@@ -151,10 +162,7 @@ static int find_entry(struct mount *m, const char *name, struct generation_entry
 		return rc == -ESTALE ? -ENOENT : rc;
 
 	const fuse_ino_t ino = ino_make(INO_GENERATION, g->id);
-	const bool there = for_helper
-		? notifier_is_announced(m->notifier, STATIC_GENERATIONS, ino)
-		: is_visible(m, STATIC_GENERATIONS, ino, g->created_ms);
-	return there ? 0 : -ENOENT;
+	return is_there(m, STATIC_GENERATIONS, ino, g->created_ms, for_helper) ? 0 : -ENOENT;
 }
 
 static int find_generation(struct mount *m, const char *name, fuse_ino_t *ino, bool for_helper)
@@ -187,8 +195,7 @@ static int find_image(struct mount *m, int64_t generation, const char *name, fus
 
 		image_name(&i, own);
 		if (strcmp(own, name) != 0 ||
-			!(for_helper ? notifier_is_announced(m->notifier, parent, *ino)
-				     : is_visible(m, parent, *ino, i.listed_ms)))
+			!is_there(m, parent, *ino, i.listed_ms, for_helper))
 			rc = -ENOENT;
 	}
 	image_release(&i);

@@ -197,6 +197,12 @@ bool notifier_is_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 	return announced_has(n->announced, parent, ino, true);
 }
 
+bool notifier_is_to_come(struct notifier *n, uint64_t parent, uint64_t ino)
+{
+	return announced_has(n->announced, parent, ino, false) &&
+		!announced_has(n->announced, parent, ino, true);
+}
+
 /* ---- events ---- */
 
 void notifier_changed(struct notifier *n, const struct engine_event *what)
@@ -230,15 +236,16 @@ static bool announce(struct notifier *n, enum message what, const char *path, ui
 {
 	if (announced_has(n->announced, parent, ino, false))
 		return false;
-	if (send_message(n, what, path))
-		announced_note(n->announced, parent, ino, false);
+	announced_note(n->announced, parent, ino, false);
+	if (!send_message(n, what, path))
+		announced_forget(n->announced, parent, ino);
 	return true;
 }
 
 /* Whether a name came to be with the event of at_ms, however late that is handled. */
 static bool is_new(int64_t since_ms, int64_t at_ms)
 {
-	return at_ms - since_ms < NOTIFIER_OVERDUE_MS;
+	return at_ms - since_ms < NOTIFIER_NEW_MS;
 }
 
 /* The names of one prompt, collected under the catalogue's lock, announced without it. */

@@ -149,7 +149,7 @@ void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file
 	fi->fh = (uint64_t)(uintptr_t)s;
 	fi->direct_io = 1;
 	fi->noflush = !s->control;
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		text_release(m, fi);
 }
 

@@ -347,7 +347,7 @@ int prompt_check(
 	if (models->count == 0)
 		return 0;
 	m = p->order.model ? wire_models_find(models, p->order.model) : models->items;
-	if (!m)
+	if (p->order.model && !m)
 		return unknown_model(p, models, error);
 	if (m->reference_limit >= 0 && n_references > (size_t)m->reference_limit) {
 		CLEANUP_FREE char *at = where(&p->references_at);

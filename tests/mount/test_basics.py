@@ -107,12 +107,13 @@ def test_remount_shows_everything_without_the_network(hub, make_mount):
 
 
 def test_requests_in_flight_are_followed_on_after_a_remount(make_hub, make_mount):
-    hub = make_hub("--sketch-delay", "1500")
+    hub = make_hub("--hold")
     mount = make_mount(hub)
     mount.write("slow.prompt", "slowly")
     until("running", lambda: mount.sql("SELECT 1 FROM request WHERE state = 'running'"))
     mount.stop()
     mount.start()
+    hub.let_go()
     assert mount.wait("slow")[-1].startswith("succeeded")
     assert len(hub.charges()) == hub.generations() == 1
 

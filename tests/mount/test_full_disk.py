@@ -61,12 +61,6 @@ def at_rest(mount):
                      " WHERE state IN ('queued', 'sending', 'running'))") == ["0|0"]
 
 
-def status(mount, name):
-    """Once it is there."""
-    until("the status", lambda: (mount / f"requests/{name}.status").exists())
-    return mount.status(name)
-
-
 def said(mount, words):
     return words in mount.log.read_text()
 
@@ -93,7 +87,7 @@ def test_what_is_refused_is_not_sent_and_what_is_accepted_is(hub, on_small_disk,
     assert (mount / "requests/warm.prompt").read_text() == f"{SMALL}warm"
     assert not set(orders(hub)) & refused
     disk.free()
-    until("rest", lambda: at_rest(mount), limit=60)
+    until("rest", lambda: at_rest(mount))
     mount.write("after.prompt", f"{SMALL}after")
     assert mount.wait("after")[-1].startswith("succeeded")
     assert sorted(orders(hub)) == sorted(accepted | {"after"}) and len(hub.charges()) == len(accepted) + 1
@@ -111,30 +105,32 @@ def test_full_between_acceptance_and_intent(hub, on_small_disk, disk):
     hub.kill()
     mount.write("a.prompt", f"{SMALL}a")
     until("the queue", lambda: mount.sql("SELECT state FROM request") == ["queued"])
-    until("a try", lambda: status(mount, "a").startswith("queued: waits for the hub"))
+    until("a try", lambda: mount.status("a").startswith("queued: waits for the hub"))
     disk.fill()
     hub.start()
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     until("an intent that cannot be written", lambda: said(mount, "a.prompt cannot be sent now: No space left"))
-    assert hub.generations() == 0 and status(mount, "a").startswith("queued")
+    assert hub.generations() == 0 and mount.status("a").startswith("queued")
     disk.free()
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     assert mount.wait("a")[-1].startswith("succeeded")
     assert orders(hub) == ["a"] and len(hub.charges()) == 1
 
 
 class FillingHub(BareHub):
-    """A real hub that knows no keys, before whose answer to the first such request the disk fills,
-    once it is armed."""
+    """A real hub that knows no keys, before whose answer to the first such request since the order
+    arrived the disk fills."""
 
-    def __init__(self, hub, disk, method, path, armed=True):
-        self.disk, self.method, self.path, self.armed = disk, method, path, armed
+    def __init__(self, hub, disk, method, path):
+        self.disk, self.method, self.path, self.ordered = disk, method, path, False
         super().__init__(hub)
 
     def _answer(self, request):
+        self.ordered |= request[0] == "POST"
         answer = super()._answer(request)
-        if self.armed and self.disk.fills == 0 and request[0] == self.method and self.path in request[1]:
-            self.disk.fill()
+        with self.lock:
+            if self.ordered and self.disk.fills == 0 and request[0] == self.method and self.path in request[1]:
+                self.disk.fill()
         return answer
 
 
@@ -147,15 +143,14 @@ MOMENTS = {"the order's answer": ("POST", "generations", "answer (generation"),
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_full_between_an_answer_and_its_record(hub, on_small_disk, disk, moment):
     method, path, words = MOMENTS[moment]
-    between = FillingHub(hub, disk, method, path, armed=False)
+    between = FillingHub(hub, disk, method, path)
     mount = on_small_disk(url=between.url, key=hub.key)
     until("the hub", lambda: os.listdir(mount / "models") and mount.sql("SELECT value FROM setting WHERE name = 'balance'"))
-    between.armed = True
     mount.write("a.prompt", f"{SMALL}a")
     until("the full disk", lambda: disk.fills)
     if words != "database":
         until("a record that cannot be written", lambda: said(mount, words))
-    state = status(mount, "a")
+    state = mount.status("a")
     assert not state.startswith("succeeded") and not state.startswith("unknown"), state
     disk.free()
     assert mount.wait("a")[-1].startswith("succeeded: 1 picture")
@@ -175,7 +170,7 @@ def test_killed_with_an_answer_that_could_not_be_written(hub, on_small_disk, dis
     disk.free()
     mount.start()
     until("the end", lambda: at_rest(mount))
-    assert status(mount, "a").startswith("unknown: ")
+    assert mount.status("a").startswith("unknown: ")
     assert between.count("POST") == 1 == len(hub.charges())
     between.close()
 

@@ -95,6 +95,51 @@ static void orders_keep_what_they_do_not_know(void **state)
 	order_release(&o);
 }
 
+static char *repeated(const char *head, const char *part, size_t times, const char *tail)
+{
+	struct buf b;
+
+	buf_init(&b, 2 * WIRE_BODY_MAX);
+	buf_addstr(&b, head);
+	while (times-- > 0)
+		buf_addstr(&b, part);
+	buf_addstr(&b, tail);
+	assert_false(b.overflow);
+	return buf_take(&b);
+}
+
+/* 20,000 numbers, nested 1,500 deep: indented, that would be 60 MB. */
+static void what_is_nested_deep_is_not_indented(void **state)
+{
+	char *tail = repeated("0", "]", 1500, ""), *numbers = repeated("", "1,", 20000, tail);
+	char *json = repeated("", "[", 1500, numbers), *shown = wire_pretty(json, strlen(json));
+
+	(void)state;
+	assert_int_equal(strlen(shown), strlen(json) + 1);
+	free(shown);
+	shown = wire_pretty("[[1]]", 5);
+	assert_string_equal(shown, "[\n  [\n    1\n  ]\n]\n");
+	free(shown);
+	free(json);
+	free(numbers);
+	free(tail);
+}
+
+/* Read, and written out again, it would be over the 1 MiB that is read. */
+static void what_cannot_be_passed_on_is_refused(void **state)
+{
+	char *json = repeated("{\"prompt\":\"x\",\"y\":[", "1e99,", 40000, "1]}");
+	char *error = NULL;
+	struct order o;
+
+	(void)state;
+	assert_true(strlen(json) < WIRE_BODY_MAX / 4);
+	assert_int_equal(order_decode(json, strlen(json), &o, &error), -EINVAL);
+	assert_non_null(strstr(error, "over 768 KiB"));
+	free(error);
+	free(json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -103,6 +148,8 @@ int main(void)
 		cmocka_unit_test(generations_there_and_back),
 		cmocka_unit_test(prices_are_never_taken_as_nothing),
 		cmocka_unit_test(orders_keep_what_they_do_not_know),
+		cmocka_unit_test(what_is_nested_deep_is_not_indented),
+		cmocka_unit_test(what_cannot_be_passed_on_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
