@@ -145,6 +145,7 @@ int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *
 int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
 /* Whether a name may be shown that came to be at since_ms (wall). */
 bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms);
+bool derived_is_visible(struct mount *m, fuse_ino_t parent, const struct derived *d);
 bool is_helper(struct mount *m, fuse_req_t req);
 /* The names of a generation's folder that exist, of a listed picture: "1.png" (name_size 32). */
 bool generation_has(const struct generation_outline *g, enum generation_text text);

@@ -79,6 +79,11 @@ bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t sinc
 		notifier_is_announced(m->notifier, parent, ino);
 }
 
+bool derived_is_visible(struct mount *m, fuse_ino_t parent, const struct derived *d)
+{
+	return d->noted || is_visible(m, parent, ino_of_derived(d), d->since_ms);
+}
+
 fuse_ino_t ino_of_derived(const struct derived *d)
 {
 	switch (d->kind) {
@@ -136,7 +141,7 @@ static int find_in_requests(struct mount *m, int64_t dir, const char *name, fuse
 		return 0;
 	if (for_helper)
 		return notifier_is_announced(m->notifier, parent, *ino) ? 0 : -ENOENT;
-	return is_visible(m, parent, *ino, d.since_ms) ? 0 : -ENOENT;
+	return derived_is_visible(m, parent, &d) ? 0 : -ENOENT;
 }
 
 static int find_entry(struct mount *m, const char *name, struct generation_entry *g,

@@ -9,6 +9,7 @@
  * nothing waits for it, and without it names become visible all the same.
  *
  * Until its announcement a new name is not there for anybody else, for NOTIFIER_OVERDUE_MS at most.
+ * The names by which a close that failed is explained are there at once.
  *
  *	n = notifier_create(path)		forks: before the mount, before any thread
  *	notifier_start(n, m)			its thread; notifier_changed() from any thread
