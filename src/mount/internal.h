@@ -204,10 +204,10 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 /* ---- texts.c ---- */
 /* A text as it is now, owned. */
 int text_render(struct mount *m, fuse_ino_t ino, char **text, size_t *len);
-/* The size of the newest open snapshot of an inode, or -1. */
+/* The size of the newest open snapshot of an inode; -1 when there is none, and for a log, which grows. */
 int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
+void text_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
 void text_release(struct mount *m, struct fuse_file_info *fi);
 void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t len);
 
