@@ -33,6 +33,19 @@ static int count_listed(struct engine *e, int64_t generation, int *missing)
 	return listed;
 }
 
+/* A request by the name that its file has now: what is said to do next is done with that. */
+static int request_by_name(struct engine *e, int64_t id, struct request *r)
+{
+	const int rc = request_get(e->cat, id, r);
+	char *path = rc == 0 && r->node ? tree_path(e->cat, r->node) : NULL;
+
+	if (path) {
+		free(r->path);
+		r->path = path;
+	}
+	return rc;
+}
+
 /* Why a queued request is not on its way; NULL when it only waits for its turn. Owned. */
 static char *why_waiting(struct engine *e)
 {
@@ -95,7 +108,7 @@ static int view_load(struct engine *e, int64_t node, struct view *v)
 	if (tree_draft_get(e->cat, node, &v->draft_err, &v->draft, NULL) < 0)
 		v->draft = NULL;
 	v->has_request =
-		v->node.request && request_get(e->cat, v->node.request, &v->request) == 0;
+		v->node.request && request_by_name(e, v->node.request, &v->request) == 0;
 	return 0;
 }
 
@@ -182,7 +195,7 @@ static int generation_status(struct engine *e, const struct generation *g, char 
 	struct request r;
 	int missing;
 
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
+	if (g->request && request_by_name(e, g->request, &r) == 0) {
 		/* After a retry the request speaks of a later generation. */
 		if (r.generation == g->id)
 			*text = render(e, &r, words_status);
@@ -208,7 +221,7 @@ static int generation_error(struct engine *e, const struct generation *g, char *
 
 	if (g->phase != PHASE_FAILED)
 		return -ENOENT;
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
+	if (g->request && request_by_name(e, g->request, &r) == 0) {
 		if (r.generation == g->id)
 			*text = words_error(&r, e->control);
 		request_release(&r);
