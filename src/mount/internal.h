@@ -164,6 +164,7 @@ void nodes_warm(struct mount *m);
 int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
 /* Whether a name may be shown that came to be at since_ms (wall). */
 bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms);
+bool derived_is_visible(struct mount *m, fuse_ino_t parent, const struct derived *d);
 bool is_helper(struct mount *m, fuse_req_t req);
 /* The names of a generation's folder that exist, of a listed picture: "1.png" (name_size 32). */
 bool generation_has(const struct generation_outline *g, enum generation_text text);
@@ -223,10 +224,10 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 /* ---- texts.c ---- */
 /* A text as it is now, owned. */
 int text_render(struct mount *m, fuse_ino_t ino, char **text, size_t *len);
-/* The size of the newest open snapshot of an inode, or -1. */
+/* The size of the newest open snapshot of an inode; -1 when there is none, and for a log, which grows. */
 int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
+void text_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
 void text_release(struct mount *m, struct fuse_file_info *fi);
 /* Of a file of /control that is open for writing; else NULL. Borrowed. */
 struct control *text_control(const struct fuse_file_info *fi);

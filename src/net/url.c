@@ -88,6 +88,60 @@ bool net_same_origin(const struct net *net, const char *url)
 	return origin && strcmp(origin, net->origin) == 0;
 }
 
+/* ---- proxies ---- */
+
+static bool is_set(const char *variable)
+{
+	const char *value = getenv(variable);
+
+	return value && *value;
+}
+
+/* The variables that libcurl takes a proxy from (its manual, "ENVIRONMENT"). */
+static bool has_proxy(const char *scheme)
+{
+	if (strcmp(scheme, "https") == 0 ? is_set("https_proxy") || is_set("HTTPS_PROXY")
+					 : is_set("http_proxy"))
+		return true;
+	return is_set("all_proxy") || is_set("ALL_PROXY");
+}
+
+/* In any spelling of those in NO_PROXY_HOSTS, of which a name stands for all below it as well. */
+static bool is_local_host(const char *text)
+{
+	static const char local[] = "localhost";
+	const size_t n = sizeof local - 1;
+	CLEANUP_FREE char *host = xstrdup(text[0] == '[' ? text + 1 : text);
+	size_t len = strcspn(host, "]");
+	struct in_addr v4;
+	struct in6_addr v6;
+
+	while (len > 0 && host[len - 1] == '.')
+		len--;
+	host[len] = '\0';
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	if (inet_pton(AF_INET6, host, &v6) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&v6);
+	return len >= n && strcasecmp(host + len - n, local) == 0 &&
+		(len == n || host[len - n - 1] == '.');
+}
+
+bool url_goes_by_proxy(const char *text)
+{
+	CURLU *url = curl_url();
+	bool by_proxy = false;
+
+	if (text && curl_url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK) {
+		CLEANUP_FREE char *scheme = part(url, CURLUPART_SCHEME, 0);
+		CLEANUP_FREE char *host = part(url, CURLUPART_HOST, 0);
+
+		by_proxy = scheme && host && has_proxy(scheme) && !is_local_host(host);
+	}
+	curl_url_cleanup(url);
+	return by_proxy;
+}
+
 /* ---- addresses ---- */
 
 static bool is_private_4(uint32_t a)

@@ -288,8 +288,7 @@ FAILURES = [
     ("xattr without prefix", lambda d, m: os.setxattr(d / "file", "mine", b""), errno.EOPNOTSUPP),
     ("xattr trusted", lambda d, m: os.setxattr(d / "file", "trusted.a", b""), errno.EOPNOTSUPP),
     ("xattr acl", lambda d, m: os.setxattr(d / "file", "system.posix_acl_access", b""), errno.EOPNOTSUPP),
-    ("xattr of ours", lambda d, m: os.setxattr(d / "file", "user.imagehub.id", b""), errno.EPERM),
-    ("xattr of ours away", lambda d, m: os.removexattr(d / "file", "user.imagehub.id"), errno.EPERM),
+    ("xattr of ours away", lambda d, m: os.removexattr(d / "file", "user.imagehub.id"), errno.ENODATA),
     ("xattr of ours not there", lambda d, m: os.getxattr(d / "file", "user.imagehub.id"), errno.ENODATA),
 ]
 # The same everywhere else, by root, who may do anything but this.
@@ -1051,6 +1050,27 @@ def test_attributes_of_ours(world, dir):
         fails(number, os.removexattr, p, "user.imagehub.status")
     run("cp", "--preserve=mode,timestamps,xattr", dir / "a.png", world.mount.dir / "copy.png")
     assert os.getxattr(world.mount.dir / "copy.png", "user.imagehub.status") == b"succeeded"
+
+
+def facts(path):
+    return {n: os.getxattr(path, n) for n in os.listxattr(path)}
+
+
+def test_a_copy_keeps_the_attributes_of_ours(world, dir):
+    (dir / "a.prompt").write_text("a")
+    world.expects(f"{dir.name}/a")
+    of_picture, of_prompt = facts(dir / "a.png"), facts(dir / "a.prompt")
+    backup = world.mount.dir / f"backup-{dir.name}"
+    run("rsync", "-aX", f"{dir}/", backup)
+    run("rsync", "-aX", f"{backup}/", dir / "restored")  # .a.prompt.XXXXXX has them before it is a prompt
+    assert facts(backup / "a.png") == facts(dir / "restored/a.png") == of_picture
+    done = run("mv", dir / "a.png", dir / "kept.png")
+    assert done.stderr == "" and facts(dir / "kept.png") == of_picture
+    world.expects(f"{dir.name}/restored/a")
+    assert facts(dir / "restored/a.prompt").keys() == of_prompt.keys()
+    assert facts(dir / "restored/a.prompt")["user.imagehub.id"] != of_prompt["user.imagehub.id"]
+    os.rename(dir / "restored/a.prompt", dir / "restored/a.txt")  # a scratch file, with its copied ones
+    assert facts(dir / "restored/a.txt") == of_prompt
 
 
 # ---- what stays open ----

@@ -2,13 +2,14 @@
 import contextlib
 import glob
 import os
+import re
 import signal
 import socket
 import subprocess
 import urllib.parse
 
 from faulthub import FaultHub
-from harness import ENV, FS, LIMIT, run, sh, until
+from harness import ENV, FS, HUB, LIMIT, ROOT, run, sh, until
 
 
 def start(mount, *extra, options=None):
@@ -28,6 +29,13 @@ def test_options():
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert "usage: imagehubfs" in run(FS, "--help").stdout
     assert run(FS, "--version").stdout.startswith("imagehubfs ")
+
+
+def test_the_man_pages_know_every_option():
+    for program in (FS, HUB):
+        page = (ROOT / f"doc/{os.path.basename(program)}.1").read_text().replace("\\-", "-")
+        options = set(re.findall("--[a-z-]+[a-z]", run(program, "--help").stdout))
+        assert len(options) > 9 and {o for o in options if o not in page} == set()
 
 
 def test_mount_points(hub, make_mount):
