@@ -200,7 +200,7 @@ COVERAGE_PACKAGES := lcov
 coverage:
 	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES) $(COVERAGE_PACKAGES)"
 	@find build/coverage -name '*.gcda' -delete 2>/dev/null; true
-	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-hub check-mount
+	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-fuzz check-hub check-mount
 	@sh tests/coverage.sh build/coverage
 
 # Long runs: a fault at every byte, of every kind.

@@ -67,8 +67,8 @@ void profile_release(struct profile *p)
 
 /* ---- the key ---- */
 
-/* The first word of a text. It becomes part of a request's head: a control character in it would begin
- * another line there. */
+/* The first word of a text. It becomes part of a request's head: a control character in it would
+ * begin another line there. */
 static int take_key(const char *text, const char *from, char **key, char **error)
 {
 	const char *begin = text + strspn(text, " \t\r\n");

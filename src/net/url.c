@@ -37,20 +37,38 @@ static char *build_origin(CURLU *url)
 	return xasprintf("%s://%s%s%s", scheme, host, port ? ":" : "", port ? port : "");
 }
 
-char *url_origin(const char *text, char **error)
+static char *read_origin(const char *text, CURLUcode *code)
 {
 	CURLU *url = curl_url();
 	char *origin = NULL;
-	const CURLUcode code = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
 
-	if (code != CURLUE_OK)
-		fail(error, -EINVAL, "\"%s\" is no URL (%s)", text, curl_url_strerror(code));
-	else if (!url_has_scheme(text, "https") && !url_has_scheme(text, "http"))
-		fail(error, -EINVAL, "a hub's URL begins with https:// (or http:// on this machine)");
-	else
+	*code = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
+	if (*code == CURLUE_OK)
 		origin = build_origin(url);
 	curl_url_cleanup(url);
 	return origin;
+}
+
+char *url_origin(const char *text, char **error)
+{
+	CURLUcode code;
+	char *origin = read_origin(text, &code);
+
+	if (code != CURLUE_OK) {
+		fail(error, -EINVAL, "\"%s\" is no URL (%s)", text, curl_url_strerror(code));
+	} else if (!url_has_scheme(text, "https") && !url_has_scheme(text, "http")) {
+		fail(error, -EINVAL, "a hub's URL begins with https:// (or http:// on this machine)");
+	} else {
+		/* Requests go to the origin as it is written, which must be the same place: a host
+		 * that is given in codes, which are decoded once more then, may be another. */
+		CLEANUP_FREE char *again = origin ? read_origin(origin, &code) : NULL;
+
+		if (again && strcmp(again, origin) == 0)
+			return origin;
+		fail(error, -EINVAL, "\"%s\" is no URL (its host has no name)", text);
+	}
+	free(origin);
+	return NULL;
 }
 
 static bool has_part(CURLU *url, CURLUPart what)

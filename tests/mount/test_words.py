@@ -271,7 +271,7 @@ def test_paths_that_a_shell_would_mistake(hub, mount):
 def test_wait_tells_the_progress(make_hub, make_mount):
     """A line at each change, and at the latest 5 s after the one before; the status; the end of file."""
     hub = make_hub("--hold")
-    mount = make_mount(hub, "--settle", "3000")
+    mount = make_mount(hub, "--settle", "3000")  # the follower is there by then
     mount.write("a.prompt", "slowly")
     follower = subprocess.Popen(["cat", str(mount / "requests/a.wait")], stdout=subprocess.PIPE, bufsize=0)
     lines = []
