@@ -30,6 +30,12 @@ for name in ("IMAGEHUB_API_KEY", "CREDENTIALS_DIRECTORY"):
 assert os.path.exists("/dev/fuse"), "there is no /dev/fuse: the mount tests cannot run here"
 
 
+def may_trace():
+    """Whether strace may attach to what is no child of its own."""
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    return os.geteuid() == 0 or not scope.exists() or scope.read_text() == "0\n"
+
+
 def until(what, condition, limit=LIMIT):
     """Polls a condition that no event tells of; fails with its name after the limit."""
     end = time.monotonic() + limit
