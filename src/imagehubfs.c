@@ -77,7 +77,7 @@ static int find_hub(struct program *p, char **error)
 	status = check_hub(p, error);
 	if (status == STATUS_OK)
 		status = embedded_start(p->profile.state, p->options.local_options,
-			p->options.n_local_options, &p->embedded, error);
+			p->options.n_local_options, p->options.foreground, &p->embedded, error);
 	if (status == STATUS_OK) {
 		p->hub = xstrdup(p->embedded.url);
 		p->key = xstrdup(p->embedded.key);

@@ -40,9 +40,9 @@ static char *find_program(void)
 	return xstrdup("imagehubd");
 }
 
-/* Starts it with these arguments; its output comes through *output, and *input (may be NULL) leads
- * to its standard input. The pid, or a negative errno. */
-static pid_t spawn(const char *const *argv, int *output, int *input)
+/* Starts it with these arguments; its output, and its stderr unless that is ours, comes through
+ * *output, and *input (may be NULL) leads to its standard input. The pid, or a negative errno. */
+static pid_t spawn(const char *const *argv, bool our_stderr, int *output, int *input)
 {
 	int out[2], in[2] = {-1, -1};
 
@@ -52,7 +52,8 @@ static pid_t spawn(const char *const *argv, int *output, int *input)
 	if (pid == 0) {
 		const int from = input ? in[0] : open("/dev/null", O_RDONLY);
 
-		if (dup2(from, 0) < 0 || dup2(out[1], 1) < 0)
+		if (dup2(from, 0) < 0 || dup2(out[1], 1) < 0 ||
+			(!our_stderr && dup2(out[1], 2) < 0))
 			_exit(126);
 		setpgid(0, 0);
 		execvp(argv[0], (char *const *)argv);
@@ -92,7 +93,7 @@ static int run(const char *program, const char *data, const char *const *words, 
 
 	while (*words)
 		argv[n++] = *words++;
-	const pid_t pid = spawn(argv, &output, NULL);
+	const pid_t pid = spawn(argv, true, &output, NULL);
 	if (pid < 0)
 		return not_found(program, error);
 	const int rc = files_read_fd(output, out);
@@ -134,40 +135,46 @@ static int provision(const char *program, const char *state, const char *data, c
 	return status;
 }
 
-/* Its first line says where it listens. */
-static int read_url(int output, char **url, char **error)
+/* Of the line that says where it listens; NULL before that is complete. */
+static char *find_url(const char *text)
 {
 	static const char words[] = "listening on ";
+	const char *at = strstr(text, words);
+	const char *end = at ? strchr(at, '\n') : NULL;
+
+	return end && (at == text || at[-1] == '\n')
+		? xstrndup(at + strlen(words), (size_t)(end - at) - strlen(words))
+		: NULL;
+}
+
+static int read_url(int output, char **url, char **error)
+{
 	const int64_t deadline = clock_mono_ms() + START_MS;
-	char line[512];
+	char text[4096] = "";
 	size_t len = 0;
 
-	while (len < sizeof line - 1 && !memchr(line, '\n', len)) {
+	while (!(*url = find_url(text)) && len < sizeof text - 1) {
 		struct pollfd p = {.fd = output, .events = POLLIN};
 		const int64_t left = deadline - clock_mono_ms();
 		const int ready = left > 0 ? poll(&p, 1, (int)left) : 0;
 
 		if (ready < 0 && errno == EINTR)
 			continue;
-		const ssize_t n = ready > 0 ? read(output, line + len, sizeof line - 1 - len) : 0;
-		if (n <= 0) {
-			fail(error, -EIO, "the hub of --local does not start");
-			return STATUS_NO_LOCAL_HUB;
-		}
+		const ssize_t n = ready > 0 ? read(output, text + len, sizeof text - 1 - len) : 0;
+		if (n <= 0)
+			break;
 		len += (size_t)n;
+		text[len] = '\0';
 	}
-	line[len] = '\0';
-	line[strcspn(line, "\n")] = '\0';
-	if (strncmp(line, words, sizeof words - 1) != 0) {
-		fail(error, -EIO, "the hub of --local says \"%s\"", line);
-		return STATUS_NO_LOCAL_HUB;
-	}
-	*url = xstrdup(line + sizeof words - 1);
-	return STATUS_OK;
+	if (*url)
+		return STATUS_OK;
+	text[strcspn(text, "\n")] = '\0';
+	fail(error, -EIO, "the hub of --local does not start%s%s", *text ? ": " : "", text);
+	return STATUS_NO_LOCAL_HUB;
 }
 
-int embedded_start(const char *state, const char *const *options, int n, struct embedded *e,
-	char **error)
+int embedded_start(const char *state, const char *const *options, int n, bool foreground,
+	struct embedded *e, char **error)
 {
 	CLEANUP_FREE char *program = find_program();
 	CLEANUP_FREE char *data = files_join(state, "hub");
@@ -182,7 +189,7 @@ int embedded_start(const char *state, const char *const *options, int n, struct 
 	for (int i = 0; i < n; i++)
 		argv[args++] = options[i];
 	argv[args] = "serve";
-	e->pid = spawn(argv, &output, &e->input);
+	e->pid = spawn(argv, foreground, &output, &e->input);
 	if (e->pid < 0)
 		return not_found(program, error);
 	status = read_url(output, &e->url, error);

@@ -21,9 +21,10 @@ struct embedded {
 };
 
 /* Provisions it at the first start (an account `local` with 1,000 credits, a key kept in
- * STATE/local-key). options go before `serve`. STATUS_OK or STATUS_NO_LOCAL_HUB with *error. */
-int embedded_start(const char *state, const char *const *options, int n, struct embedded *e,
-	char **error);
+ * STATE/local-key). options go before `serve`. foreground: it may go on writing to our stderr, which
+ * otherwise ends with the start. STATUS_OK or STATUS_NO_LOCAL_HUB with *error. */
+int embedded_start(const char *state, const char *const *options, int n, bool foreground,
+	struct embedded *e, char **error);
 void embedded_stop(struct embedded *e); /* accepts one that was not started */
 
 #endif
