@@ -14,7 +14,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 
-enum { EXIT_USAGE = 2, WORKERS_MAX = 64, WAIT_MAX_S = 800 };
+enum { EXIT_USAGE = 2, WORKERS_MAX = 64, WAIT_MAX_S = 800, PREDECESSOR_MS = 5000 };
 
 static const char usage[] =
 	"usage: imagehubd --data DIR [OPTION…] serve\n"
@@ -285,7 +285,9 @@ int main(int argc, char **argv)
 	const bool serves = strcmp(argv[optind], "serve") == 0;
 	if (serves && optind + 1 < argc)
 		return bad("unexpected: %s", argv[optind + 1]);
-	struct store *s = store_open(o.data, &busy, &error);
+	/* The one before of an embedding program that was killed is about to end. */
+	const int wait_ms = serves && o.exit_with_stdin ? PREDECESSOR_MS : 0;
+	struct store *s = store_open(o.data, wait_ms, &busy, &error);
 	if (!s && (!busy || serves)) {
 		log_error("%s", error);
 		return 1;

@@ -155,6 +155,7 @@ static int serve(struct program *p, char **error)
 	if (status)
 		return status;
 	const int rc = mount_run(p->mount, p->cat, p->engine, ready, p);
+	catalogue_ending(p->cat);
 	if (rc < 0)
 		fail(error, rc, "the mount ended: %s", strerror(-rc));
 	return rc < 0 ? STATUS_FAILED : STATUS_OK;

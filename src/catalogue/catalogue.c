@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+/* A mount that has just been unmounted says in a moment that it ends. */
+enum { LOCK_WAIT_MS = 500 };
+
 int64_t timespec_to_ns(struct timespec t)
 {
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -49,7 +52,7 @@ static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **
 {
 	pid_t holder = 0;
 
-	cat->lock = files_lock_dir(cat->dir, &holder);
+	cat->lock = files_lock_dir(cat->dir, LOCK_WAIT_MS, &holder);
 	if (cat->lock >= 0)
 		return 0;
 	if (cat->lock != -EWOULDBLOCK)
@@ -57,8 +60,9 @@ static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **
 	if (busy)
 		*busy = true;
 	return fail(error, -EBUSY,
-		"the state in %s is in use by process %d; one mount a profile (see --profile)", dir,
-		(int)holder);
+		"the state in %s is in use by process %d; a second mount takes a profile of its own: "
+		"--profile NAME",
+		dir, (int)holder);
 }
 
 /* The root of /requests belongs to whoever mounts first. */
@@ -220,6 +224,11 @@ void catalogue_close(struct catalogue *cat)
 			close(*fds[i]);
 	pthread_mutex_destroy(&cat->files_lock);
 	free(cat);
+}
+
+void catalogue_ending(struct catalogue *cat)
+{
+	files_lock_ending(cat->lock);
 }
 
 /* ---- transactions ---- */
