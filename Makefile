@@ -137,7 +137,7 @@ check-mount: all | $(BUILD)/.check-packages
 # By an ordinary user, whom root makes for it (tests/as-user.sh); TESTS are other files than these.
 check-user: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh tests/as-user.sh $(PYTEST) -q -rs -p no:cacheprovider \
-		$(or $(TESTS),tests/hub tests/mount)
+		$(or $(TESTS),tests/user tests/hub tests/mount)
 
 # The mount tests that a sanitizer build is held to: it is too slow for those of time and of memory.
 check-sanitized: all | $(BUILD)/.check-packages
