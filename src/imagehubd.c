@@ -1,6 +1,7 @@
 /*
  * imagehubd - a hub of one's own. Options and wiring only; src/hub/hub.h begins the rest.
  */
+#include "base/files.h"
 #include "base/log.h"
 #include "hub/admin.h"
 #include "hub/hub.h"
@@ -277,8 +278,10 @@ int main(int argc, char **argv)
 	CLEANUP_FREE char *error = NULL;
 	struct options o;
 	bool busy = false;
-	int status = parse(argc, argv, &o);
+	int status;
 
+	files_hold_standard();
+	status = parse(argc, argv, &o);
 	if (status >= 0)
 		return status;
 	log_init("imagehubd", o.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);

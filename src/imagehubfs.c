@@ -211,8 +211,10 @@ int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *error = NULL;
 	struct program p = {.background.pipe = -1, .embedded.input = -1};
-	int status = options_parse(argc, argv, &p.options);
+	int status;
 
+	files_hold_standard();
+	status = options_parse(argc, argv, &p.options);
 	if (status >= 0)
 		return status;
 	log_init("imagehubfs", p.options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);

@@ -262,6 +262,17 @@ void files_lock_ending(int lock)
 	(void)files_pwrite_all(lock, text, (size_t)n, 0);
 }
 
+void files_hold_standard(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 char *files_join(const char *dir, const char *name)
 {
 	const size_t len = strlen(dir);

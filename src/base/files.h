@@ -41,6 +41,10 @@ int files_copy(int from, int to);
 int files_lock_dir(int dirfd, int wait_ms, pid_t *holder);
 void files_lock_ending(int lock);
 
+/* Puts /dev/null where standard descriptors were closed when the program was started: what is opened next
+ * would be taken for stderr. First of all in main(). */
+void files_hold_standard(void);
+
 /* Path joined from two parts, owned. */
 char *files_join(const char *dir, const char *name) __attribute__((returns_nonnull));
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness import BUILD, ENV, FS, LIMIT, run, until
+from harness import BUILD, ENV, FS, LIMIT, has_ended, run, until
 
 SECONDS = ("--local-option", "--sketch-delay", "--local-option", "3000")
 pytestmark = pytest.mark.skipif(os.geteuid() == 0, reason="by an ordinary user: see tests/as-user.sh")
@@ -64,7 +64,7 @@ class Person:
         """kill -9, without taking the mount away."""
         pid = self.daemon()
         os.kill(pid, signal.SIGKILL)
-        until("its end", lambda: not os.path.exists(f"/proc/{pid}"))
+        until("its end", lambda: has_ended(pid))
         with pytest.raises(OSError) as caught:
             os.listdir(self.hub)
         assert caught.value.errno == errno.ENOTCONN
@@ -203,7 +203,7 @@ def test_homes_that_are_none(person):
             assert (state / "catalogue.db").exists() and cache.is_dir() and os.listdir(here) == []
         finally:
             person.unmount()
-            until("the end", lambda: not os.path.exists(f"/proc/{pid}"))
+            until("the end", lambda: has_ended(pid))
             shutil.rmtree(state)
             shutil.rmtree(cache)
 
