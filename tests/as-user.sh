@@ -24,14 +24,18 @@ if [ "${AS_USER_DIR:-}" = "" ]; then
 	dir=$(mktemp -d "${TMPDIR:-/tmp}/user.XXXXXX")
 	trap 'rm -rf "$dir"' EXIT
 	chmod 755 "$dir"
-	unshare -m --propagation private true 2>/dev/null || no "no mount namespace can be made here"
-	AS_USER_DIR=$dir unshare -m --propagation private sh "$0" "$@"
+	unshare -m --propagation slave true 2>/dev/null || no "no mount namespace can be made here"
+	AS_USER_DIR=$dir unshare -m --propagation slave sh "$0" "$@"
 	exit
 fi
 
-# In the namespace.
+# In the namespace. It has a copy of every mount there is: that of an imagehubfs would keep it alive after it
+# has been unmounted.
 dir=$AS_USER_DIR
 unset AS_USER_DIR
+awk '$3 == "fuse.imagehubfs" { print $2 }' /proc/self/mounts | while read -r mounted; do
+	umount -l "$(printf '%b' "$mounted")"
+done
 id=1234
 while getent passwd $id || getent group $id; do id=$((id + 1)); done >/dev/null
 name=user$id
