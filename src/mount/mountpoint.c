@@ -55,12 +55,14 @@ static char *mounted_type(const char *path)
 	return type;
 }
 
-/* What a killed process of ours left. Not by stat(2): the kernel still has the attributes of the root. */
+/* What a killed process of ours left. Not by stat(2): the kernel still has the attributes of the root. Who
+ * asks while it is dying is told that the connection was aborted. */
 static bool is_stale(const char *path, const char *type)
 {
 	struct statvfs st;
 
-	return strcmp(type, fs_type) == 0 && statvfs(path, &st) < 0 && errno == ENOTCONN;
+	return strcmp(type, fs_type) == 0 && statvfs(path, &st) < 0 &&
+		(errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 static void unmount_lazily(const char *path)
