@@ -48,9 +48,10 @@ def until(what, condition, limit=LIMIT):
 
 
 def has_ended(pid):
-    """Also when nobody has asked for its status yet."""
+    """With all of its threads; also when nobody has asked for its status yet."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
     except OSError:
         return True
 
