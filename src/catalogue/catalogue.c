@@ -207,10 +207,10 @@ struct catalogue *catalogue_open(const char *dir, bool *busy, char **error)
 
 void catalogue_close(struct catalogue *cat)
 {
-	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
-
 	if (!cat)
 		return;
+	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
+
 	if (cat->db) {
 		drop_unlinked(cat);
 		/* Handles that nobody closed may have left spool files: swept by the next start. */
