@@ -34,7 +34,7 @@ fi
 dir=$AS_USER_DIR
 unset AS_USER_DIR
 awk '$3 == "fuse.imagehubfs" { print $2 }' /proc/self/mounts | while read -r mounted; do
-	umount -l "$(printf '%b' "$mounted")"
+	umount -l "$(printf '%b' "$mounted")" 2>/dev/null || true # ended meanwhile
 done
 id=1234
 while getent passwd $id || getent group $id; do id=$((id + 1)); done >/dev/null

@@ -38,7 +38,8 @@ static int make_private(char **path, const char *what, char **error)
 		rc = -errno;
 	if (rc < 0) {
 		fail(error, rc, "the %s directory %s cannot be used: %s; choose another one: --%s DIR",
-			what, *path, rc == -EPERM ? "it belongs to another user" : strerror(-rc), what);
+			what, *path,
+			rc == -EPERM ? "it belongs to another user" : strerror(-rc), what);
 		free(real);
 		return STATUS_STATE_UNUSABLE;
 	}

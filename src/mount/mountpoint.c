@@ -55,14 +55,14 @@ static char *mounted_type(const char *path)
 	return type;
 }
 
-/* What a killed process of ours left. Not by stat(2): the kernel still has the attributes of the root. Who
- * asks while it is dying is told that the connection was aborted. */
+/* What a killed process of ours left. Not by stat(2): the kernel still has the attributes of the
+ * root. Who asks while it is dying is told that the connection was aborted. */
 static bool is_stale(const char *path, const char *type)
 {
 	struct statvfs st;
 
 	return strcmp(type, fs_type) == 0 && statvfs(path, &st) < 0 &&
-		(errno == ENOTCONN || errno == ECONNABORTED);
+	       (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 static void unmount_lazily(const char *path)
@@ -89,18 +89,23 @@ static int check_mounts(const char *path, char **error)
 		free(type);
 		type = mounted_type(path);
 		if (type && is_stale(path, type)) {
-			fail(error, -EBUSY, "%s: that mount cannot be taken away; do it by hand: "
-				"sudo umount -l '%s'", path, path);
+			fail(error, -EBUSY,
+				"%s: that mount cannot be taken away; do it by hand: "
+				"sudo umount -l '%s'",
+				path, path);
 			return STATUS_MOUNTPOINT_BUSY;
 		}
 	}
 	if (!type)
 		return STATUS_OK;
 	if (strncmp(type, "fuse", 4) == 0)
-		fail(error, -EBUSY, "%s is mounted on already (%s); choose another folder, or unmount "
-			"it: fusermount3 -u '%s'", path, type, path);
+		fail(error, -EBUSY,
+			"%s is mounted on already (%s); choose another folder, or unmount "
+			"it: fusermount3 -u '%s'",
+			path, type, path);
 	else
-		fail(error, -EBUSY, "%s is mounted on already (%s); choose another folder", path, type);
+		fail(error, -EBUSY, "%s is mounted on already (%s); choose another folder", path,
+			type);
 	return STATUS_MOUNTPOINT_BUSY;
 }
 
@@ -121,9 +126,10 @@ static char *absolute(const char *path)
 	char *slash = strrchr(copy, '/');
 	const char *name = slash ? slash + 1 : copy;
 	CLEANUP_FREE char *parent = slash == copy ? xstrdup("/")
-		: slash				  ? xstrndup(copy, (size_t)(slash - copy))
+				    : slash       ? xstrndup(copy, (size_t)(slash - copy))
 						  : xstrdup(".");
-	char *real = strcmp(name, ".") && strcmp(name, "..") && *name ? realpath(parent, NULL) : NULL;
+	char *real =
+		strcmp(name, ".") && strcmp(name, "..") && *name ? realpath(parent, NULL) : NULL;
 
 	if (!real)
 		return realpath(path, NULL);
@@ -148,16 +154,15 @@ static bool is_empty_dir(const char *path)
 /* As fusermount3 sees it, which mounts for all but root. */
 static bool is_ours_to_mount_on(const char *path, const struct stat *st)
 {
-	return geteuid() == 0 ||
-		(access(path, W_OK | X_OK) == 0 &&
-			(!(st->st_mode & S_ISVTX) || st->st_uid == geteuid()));
+	return geteuid() == 0 || (access(path, W_OK | X_OK) == 0 &&
+					 (!(st->st_mode & S_ISVTX) || st->st_uid == geteuid()));
 }
 
 static int no_folder(const char *path, int err, char **error)
 {
 	if (err == ENOENT)
-		fail(error, -err, "%s: %s; make the folder first: mkdir -p '%s'", path, strerror(err),
-			path);
+		fail(error, -err, "%s: %s; make the folder first: mkdir -p '%s'", path,
+			strerror(err), path);
 	else
 		fail(error, -err, "%s: %s; choose a folder of your own", path, strerror(err));
 	return STATUS_NO_MOUNTPOINT;
@@ -174,8 +179,10 @@ static int check_folder(const char *path, char **error)
 		return STATUS_NO_MOUNTPOINT;
 	}
 	if (!is_ours_to_mount_on(path, &st)) {
-		fail(error, -EACCES, "%s is not yours to write in, so you cannot mount on it; choose a "
-			"folder of your own", path);
+		fail(error, -EACCES,
+			"%s is not yours to write in, so you cannot mount on it; choose a "
+			"folder of your own",
+			path);
 		return STATUS_NO_MOUNTPOINT;
 	}
 	if (!is_empty_dir(path)) {
@@ -191,8 +198,10 @@ static int check_device(char **error)
 		fail(error, -ENODEV,
 			"there is no /dev/fuse; load the kernel's module: sudo modprobe fuse");
 	else if (access("/dev/fuse", R_OK | W_OK) < 0)
-		fail(error, -EACCES, "you may not open /dev/fuse (%s); root can change that: sudo chmod "
-			"666 /dev/fuse", strerror(errno));
+		fail(error, -EACCES,
+			"you may not open /dev/fuse (%s); root can change that: sudo chmod "
+			"666 /dev/fuse",
+			strerror(errno));
 	else
 		return STATUS_OK;
 	return STATUS_NO_FUSE;
@@ -226,7 +235,7 @@ static bool users_may_allow_others(void)
 	while (f && !may && fgets(line, sizeof line, f)) {
 		line[strcspn(line, "#")] = '\0';
 		may = sscanf(line, " %63s %1s", word, rest) == 1 &&
-			strcmp(word, "user_allow_other") == 0;
+		      strcmp(word, "user_allow_other") == 0;
 	}
 	if (f)
 		fclose(f);
@@ -238,16 +247,20 @@ static int user_refused(const char *path, const char *options, char **error)
 	if (access(fusermount, X_OK) < 0 && access("/bin/fusermount3", X_OK) < 0) {
 		fail(error, -ENOENT, "fusermount3 is missing; install the package fuse3");
 	} else if (wants_others(options) && !users_may_allow_others()) {
-		fail(error, -EPERM, "-o %s takes the line user_allow_other in %s, which root can add: "
-			"echo user_allow_other | sudo tee -a %s", options, fuse_conf, fuse_conf);
+		fail(error, -EPERM,
+			"-o %s takes the line user_allow_other in %s, which root can add: "
+			"echo user_allow_other | sudo tee -a %s",
+			options, fuse_conf, fuse_conf);
 		return STATUS_USAGE;
 	} else {
-		fail(error, -EPERM, "fusermount3 does not mount on %s; what it says above is why", path);
+		fail(error, -EPERM, "fusermount3 does not mount on %s; what it says above is why",
+			path);
 	}
 	return STATUS_NO_FUSE;
 }
 
-int mountpoint_refused(const char *path, const char *options, int err, const char *words, char **error)
+int mountpoint_refused(
+	const char *path, const char *options, int err, const char *words, char **error)
 {
 	if (geteuid() != 0)
 		return user_refused(path, options, error);
