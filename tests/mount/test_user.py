@@ -49,7 +49,8 @@ class There:
 
     def run(self, user, *argv, check=True):
         become = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"] if user != "0" else []
-        return run("nsenter", "-t", self.pid, "-m", *become, "env", f"HOME={self.home}", *argv, check=check)
+        env = [f"HOME={self.home}", f"GCOV_PREFIX={self.home}/../tmp"]
+        return run("nsenter", "-t", self.pid, "-m", *become, "env", *env, *argv, check=check)
 
     def close(self):
         os.kill(int(self.pid), signal.SIGTERM)
