@@ -7,9 +7,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+
+/* A mount that has just been unmounted says in a moment that it ends. */
+enum { LOCK_WAIT_MS = 500 };
 
 int64_t timespec_to_ns(struct timespec t)
 {
@@ -46,17 +48,11 @@ static int open_folder(int dir, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-/* fusermount3 -u returns when the mount is gone; its process then still ends what is under way. */
-enum { LOCK_WAIT_MS = 3000, LOCK_STEP_MS = 20 };
-
 static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **error)
 {
-	const int64_t until = clock_mono_ms() + LOCK_WAIT_MS;
 	pid_t holder = 0;
 
-	while ((cat->lock = files_lock_dir(cat->dir, &holder)) == -EWOULDBLOCK &&
-		clock_mono_ms() < until)
-		poll(NULL, 0, LOCK_STEP_MS);
+	cat->lock = files_lock_dir(cat->dir, LOCK_WAIT_MS, &holder);
 	if (cat->lock >= 0)
 		return 0;
 	if (cat->lock != -EWOULDBLOCK)
@@ -64,8 +60,8 @@ static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **
 	if (busy)
 		*busy = true;
 	return fail(error, -EBUSY,
-		"the state in %s is in use by process %d (kill %d ends it); one mount a profile (see "
-		"--profile)",
+		"the state in %s is in use by process %d; a second mount takes a profile of its own: "
+		"--profile NAME (kill %d ends the first)",
 		dir, (int)holder, (int)holder);
 }
 
@@ -255,10 +251,10 @@ struct catalogue *catalogue_open(const char *dir, bool *busy, char **error)
 
 void catalogue_close(struct catalogue *cat)
 {
-	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
-
 	if (!cat)
 		return;
+	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
+
 	if (cat->db) {
 		drop_unlinked(cat);
 		/* Handles that nobody closed may have left spool files: swept by the next start. */
@@ -272,6 +268,11 @@ void catalogue_close(struct catalogue *cat)
 			close(*fds[i]);
 	pthread_mutex_destroy(&cat->files_lock);
 	free(cat);
+}
+
+void catalogue_ending(struct catalogue *cat)
+{
+	files_lock_ending(cat->lock);
 }
 
 /* ---- transactions ---- */

@@ -44,6 +44,8 @@ struct catalogue;
  * what a crash left. A copy with something unsent in it is paused. NULL with *error; when another process holds the lock for longer than it
  * takes to end after an unmount, *error names its pid and *busy (may be NULL) is set. */
 struct catalogue *catalogue_open(const char *dir, bool *busy, char **error);
+/* Closing is near: who wants to open it waits for that instead of being told that it is in use. */
+void catalogue_ending(struct catalogue *cat);
 void catalogue_close(struct catalogue *cat); /* accepts NULL */
 
 void catalogue_begin(struct catalogue *cat, enum db_durability durability);

@@ -2,6 +2,7 @@
  * internal.h - what the files of the mount share. Not for other folders.
  *
  *	mount.c		life, the session, the table of operations
+ *	mountpoint.c	where it can be mounted, and why not
  *	device.c	/dev/fuse
  *	nodes.c		inode numbers, look-up
  *	attrs.c		attributes, and how long the kernel keeps them
@@ -171,6 +172,13 @@ bool generation_has(const struct generation_outline *g, enum generation_text tex
 void image_name(const struct image *i, char name[32]);
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+
+/* ---- mountpoint.c: an exit status, and one line in *error that says what can be done ---- */
+/* *path: the mount point as an absolute path, owned, also on most failures. What a killed mount of ours
+ * left there is taken away. */
+int mountpoint_find(const char *given, char **path, char **error);
+/* Why mounting failed with err; words: libfuse's own, or "". */
+int mountpoint_refused(const char *path, const char *options, int err, const char *words, char **error);
 
 /* ---- attrs.c ---- */
 /* Attributes of any inode, st_ino included, and the seconds that the kernel may keep them. -ENOENT. */

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import urllib.parse
 
+import pytest
 from faulthub import FaultHub
-from harness import ENV, FS, HUB, LIMIT, ROOT, run, sh, until
+from harness import ENV, FS, HUB, LIMIT, ROOT, has_ended, run, sh, until
 
 
 def start(mount, *extra, options=None):
@@ -159,6 +160,24 @@ def test_in_the_background_and_no_key_anywhere(hub, make_mount):
     assert hub.key not in texts + done.stderr and "gih_live" not in texts
     unmounted(mount)
     until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
+
+
+@pytest.mark.parametrize("foreground", [False, True], ids=["", "-f"])
+def test_started_without_standard_descriptors(make_mount, foreground):
+    """What it opens must not become what it takes for stderr."""
+    mount = make_mount(local=True, start=False)
+    argv = [a for a in mount.argv() if foreground or a != "-f"]
+    started = subprocess.Popen(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *map(str, argv)], env=ENV)
+    until("mounting", lambda: (mount / "requests").exists())
+    if not foreground:
+        assert started.wait(20) == 0
+    pid = int((mount.state / "lock").read_text())
+    assert [os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)] == 3 * ["/dev/null"]
+    mount.write("cat.prompt", "a cat")
+    assert mount.wait("cat")[-1].startswith("succeeded")
+    until("unmounting", lambda: run("fusermount3", "-u", mount.path, check=False).returncode == 0)
+    until("the end", lambda: started.poll() is not None and has_ended(pid))
+    mount.check_state()
 
 
 def hub_of(mount):

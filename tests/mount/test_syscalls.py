@@ -18,12 +18,13 @@ import subprocess
 
 import pytest
 from faulthub import BareHub, FaultHub
-from harness import ENV, LIMIT, first_line, run, until
+from harness import ENV, LIMIT, first_line, may_trace, run, until
 from soundness import is_sound, orders
 
 GENERATIONS = r"/api/v1/images/generations"
 SMALL = "---\nsize: 1024x640\n---\n"
 WHOLE = os.environ.get("SYSCALLS") == "all"
+pytestmark = pytest.mark.skipif(not may_trace(), reason="kernel.yama.ptrace_scope lets only root trace the mount")
 QUIET = 3  # so many N in a row that meet nothing end a sweep
 
 # By system call: how it fails, and the N of `make check`.
