@@ -303,7 +303,7 @@ class Left:
         assert all("," not in states for states in rows.values()), f"two requests of one text: {rows}"
         until("the note", lambda: (self.mount / "requests/open.status").exists())
         assert self.mount.status("open").startswith("draft: ")
-        assert not (self.mount.state / "spool/999999").exists()
+        until("the sweep", lambda: not (self.mount.state / "spool/999999").exists())
         for name, text in (("open", "open"), ("due0", "due 0"), ("sent5", "sent 5")):
             assert (self.mount / f"requests/{name}.prompt").read_text() == text
         self.mount.kill()

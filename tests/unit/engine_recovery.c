@@ -4,6 +4,7 @@
  * does not. The first one, whose fate is not that of the test, goes on unharmed.
  */
 #include "engine_rig.h"
+#include <fcntl.h>
 #include <signal.h>
 
 enum step {
@@ -231,6 +232,34 @@ static void one_id_for_two(void **state)
 	rig_close(&r);
 }
 
+/* As after a kill with a spool too large for the start to look through. */
+static void a_large_spool_is_tidied_meanwhile(void **state)
+{
+	enum { STRAYS = 100 };
+	const int64_t end = clock_mono_ms() + 20000;
+	int left = STRAYS;
+
+	(void)state;
+	rig_open(&r);
+	for (int i = 0; i < STRAYS; i++) {
+		CLEANUP_FREE char *name = xasprintf("%d", 999000 + i);
+		CLEANUP_CLOSE int fd = openat(r.cat->spool, name, O_CREAT | O_WRONLY, 0600);
+		assert_true(fd >= 0);
+	}
+	r.cat->untidy = fdopendir(openat(r.cat->spool, ".", O_RDONLY | O_DIRECTORY));
+	assert_false(catalogue_tidy(r.cat, 0));
+	assert_int_equal(engine_start(r.e), 0);
+	while (left > 0 && clock_mono_ms() < end) {
+		left = 0;
+		for (int i = 0; i < STRAYS; i++) {
+			CLEANUP_FREE char *name = xasprintf("%d", 999000 + i);
+			left += faccessat(r.cat->spool, name, F_OK, 0) == 0;
+		}
+	}
+	assert_int_equal(left, 0);
+	rig_close(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -238,6 +267,7 @@ int main(void)
 		cmocka_unit_test(a_hub_that_forgot_keys),
 		cmocka_unit_test(a_start_that_cannot_write),
 		cmocka_unit_test(one_id_for_two),
+		cmocka_unit_test(a_large_spool_is_tidied_meanwhile),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
