@@ -219,7 +219,7 @@ def finding(bench, world, count):
     dirs = sum(line.startswith("d") for line in lines)
     assert dirs == count + 2 and len(lines) >= 6 * count, f"find saw {dirs} folders, {len(lines)} names"
     # The same tree on ext4: a fresh mount of it has nothing in memory but the image's blocks.
-    disk = bench.keep(Ext4(bench.tmp / "tree", len(lines) * 1024 + 256 * MIB, len(lines) * 5 // 4 + 1000))
+    disk = bench.keep(Ext4(bench.tmp / "tree", 64 * MIB + len(lines) * 1280, len(lines) * 5 // 4 + 1000))
     with open(listing) as f:
         output([TOOLS / "tree", disk.path], stdin=f)
     disk.remount()
