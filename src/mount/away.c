@@ -7,6 +7,7 @@
  * this file system is not there any more and nothing is open on it (what is open outlives a lazy
  * unmount), the loop ends.
  */
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "mount/internal.h"
@@ -17,7 +18,11 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 
-enum { AGAIN_MS = 50, DEVICE_MAX = 32 };
+enum {
+	AGAIN_MS = 50,
+	GRACE_MS = 2000, /* for the kernel to end what nobody else has */
+	DEVICE_MAX = 32,
+};
 
 static const char mountinfo[] = "/proc/self/mountinfo";
 
@@ -114,6 +119,18 @@ static void wait_for_change(struct away *a)
 		eventfd_read(a->poke, &count);
 }
 
+/* Whether the kernel has not ended the connection by itself, as it does when the last mount has gone. */
+static bool lives_on(struct away *a)
+{
+	struct pollfd device = {.fd = fuse_session_fd(a->m->session)}; /* POLLERR is always told */
+	const int64_t end = clock_mono_ms() + GRACE_MS;
+
+	while (!atomic_load(&a->stopping) && clock_mono_ms() < end)
+		if (poll(&device, 1, AGAIN_MS) > 0)
+			return false;
+	return !atomic_load(&a->stopping);
+}
+
 /* The loop's thread waits for its workers, and looks whether it should end only when a signal comes. */
 static void end_loop(struct away *a)
 {
@@ -133,7 +150,8 @@ static void *away_main(void *arg)
 		if (!is_mounted(a))
 			atomic_store(&a->gone, true);
 		if (atomic_load(&a->gone) && atomic_load(&a->open) == 0) {
-			end_loop(a);
+			if (lives_on(a))
+				end_loop(a);
 			break;
 		}
 		wait_for_change(a);

@@ -6,7 +6,6 @@
 #include "mount/internal.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,10 +16,9 @@
 
 enum {
 	MESSAGE_MAX = 8192,
-	EVENTS_MAX = 100000, /* more are dropped: their names just become visible */
-	SOCKET_BYTES = 32 * 1024, /* a few dozen messages: the thread has more to do than to wait for room */
-	ROOM_MS = 1000,
-	STUCK_MS = 2000,
+	EVENTS_MAX = 100000, /* more are dropped, and messages as well: their names just become visible */
+	SOCKET_BYTES = 32 * 1024, /* a few dozen messages */
+	ROOM_MS = 5,		  /* how soon it is looked for room for more */
 };
 
 enum message {
@@ -36,12 +34,19 @@ struct event {
 	struct engine_event what;
 };
 
+/* A message that the helper's socket had no room for yet. */
+struct message_waiting {
+	struct list link;
+	char *text;
+};
+
 struct notifier {
 	struct mount *m;
 	char *mountpoint;
 	pid_t helper;
 	int socket;
-	int64_t stuck_until_ms; /* the thread's: the helper takes nothing */
+	struct list waiting; /* messages, in order; the thread's, as the next */
+	int n_waiting;
 	atomic_bool works;
 
 	pthread_t thread;
@@ -137,6 +142,7 @@ struct notifier *notifier_create(const char *mountpoint, char **error)
 	pthread_mutex_init(&n->lock, NULL);
 	thread_cond_init(&n->wake);
 	list_init(&n->events);
+	list_init(&n->waiting);
 	n->announced = announced_create();
 	return n;
 }
@@ -151,37 +157,46 @@ bool notifier_works(const struct notifier *n)
 	return atomic_load(&n->works);
 }
 
-/* In a burst the helper gets the time that it needs; one that is stuck is waited for once in a while. */
-static bool has_room(struct notifier *n)
+static void message_end(struct notifier *n, struct message_waiting *w)
 {
-	struct pollfd p = {.fd = n->socket, .events = POLLOUT};
+	list_remove(&w->link);
+	n->n_waiting--;
+	free(w->text);
+	free(w);
+}
 
-	if (clock_mono_ms() < n->stuck_until_ms)
-		return false;
-	if (poll(&p, 1, ROOM_MS) > 0)
-		return true;
-	n->stuck_until_ms = clock_mono_ms() + STUCK_MS;
-	return false;
+/* As many as there is room for: the thread has more to do than to wait for the helper, which may be
+ * busy for long in a burst, at a slow disk, or stopped. */
+static void send_waiting(struct notifier *n)
+{
+	while (!list_empty(&n->waiting)) {
+		struct message_waiting *w =
+			CONTAINER_OF(n->waiting.next, struct message_waiting, link);
+
+		if (notifier_works(n) && send(n->socket, w->text, strlen(w->text), MSG_NOSIGNAL) < 0) {
+			if (errno == EAGAIN)
+				return;
+			log_warning("the helper that announces new files has ended; they are still "
+				    "there");
+			atomic_store(&n->works, false);
+		}
+		message_end(n, w);
+	}
 }
 
 /* False when it will not be announced: its name then becomes visible by its age. */
 static bool send_message(struct notifier *n, enum message what, const char *path)
 {
-	char message[MESSAGE_MAX];
-	const int len = snprintf(message, sizeof message, "%c%s", what, path);
+	struct message_waiting *w;
 
-	if (!notifier_works(n) || len <= 0 || (size_t)len >= sizeof message)
+	if (!notifier_works(n) || n->n_waiting == EVENTS_MAX || strlen(path) + 2 > MESSAGE_MAX)
 		return false;
-	while (send(n->socket, message, (size_t)len, MSG_NOSIGNAL) < 0) {
-		if (errno == EAGAIN && has_room(n))
-			continue;
-		if (errno == EAGAIN)
-			return false;
-		log_warning("the helper that announces new files has ended; they are still there");
-		atomic_store(&n->works, false);
-		return false;
-	}
-	return true;
+	w = xcalloc(1, sizeof *w);
+	w->text = xasprintf("%c%s", what, path);
+	list_append(&n->waiting, &w->link);
+	n->n_waiting++;
+	send_waiting(n);
+	return notifier_works(n);
 }
 
 /* ---- what was announced ---- */
@@ -260,6 +275,7 @@ struct names {
 		bool fresh, status;
 	} items[16];
 	int count;
+	bool error; /* NAME.error is among them */
 };
 
 static bool collect_name(void *arg, const char *name, const struct derived *d)
@@ -272,6 +288,7 @@ static bool collect_name(void *arg, const char *name, const struct derived *d)
 	names->items[names->count].ino = ino_of_derived(d);
 	names->items[names->count].fresh = names->new_names || is_new(d->since_ms, names->at_ms);
 	names->items[names->count].status = d->kind == DERIVED_STATUS;
+	names->error |= d->kind == DERIVED_ERROR;
 	names->count++;
 	return true;
 }
@@ -286,6 +303,8 @@ static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms, boo
 	names.dir = tree_path(n->m->cat, file.parent);
 	names.parent = ino_make(INO_TREE, file.parent);
 	derived_of(n->m->cat, node, collect_name, &names);
+	if (!names.error) /* new when it comes again */
+		announced_forget(n->announced, names.parent, ino_make(INO_ERROR, node));
 	for (int i = 0; i < names.count; i++) {
 		CLEANUP_FREE char *path =
 			names.dir ? xasprintf("%s/%s", names.dir, names.items[i].name) : NULL;
@@ -386,6 +405,8 @@ static void wait_for_work(struct notifier *n)
 
 	if (sweep < due)
 		due = sweep;
+	if (n->n_waiting > 0)
+		due = clock_mono_ms() + ROOM_MS;
 	const struct timespec until = clock_timespec(due);
 	while (list_empty(&n->events) && !n->poked && !n->stopping) {
 		if (due == INT64_MAX)
@@ -418,6 +439,7 @@ static void *notifier_main(void *arg)
 			pthread_mutex_lock(&n->lock);
 		}
 		pthread_mutex_unlock(&n->lock);
+		send_waiting(n);
 		answer_due(n);
 		pthread_mutex_lock(&n->lock);
 	}
@@ -458,6 +480,8 @@ void notifier_destroy(struct notifier *n)
 		waitpid(n->helper, NULL, 0);
 	list_for_each_safe (pos, next, &n->events)
 		free(CONTAINER_OF(pos, struct event, link));
+	list_for_each_safe (pos, next, &n->waiting)
+		message_end(n, CONTAINER_OF(pos, struct message_waiting, link));
 	announced_destroy(n->announced);
 	pthread_cond_destroy(&n->wake);
 	pthread_mutex_destroy(&n->lock);

@@ -7,7 +7,8 @@
  * and closes it (IN_CLOSE_WRITE). First of all it looks at the two large folders, so that the kernel
  * knows the way to them. The file system knows it by its pid and answers at once. The helper
  * is forked before the mount and before any thread, has no /dev/fuse descriptor, and is expendable:
- * nothing waits for it, and without it names become visible all the same.
+ * nothing waits for it, and without it names become visible all the same. What it is told waits in
+ * order while it is busy.
  *
  * Until its announcement a new name is not there for anybody else, for NOTIFIER_OVERDUE_MS at most. On
  * a slow disk a name can be older than that when its transaction is over: it is announced all the same,

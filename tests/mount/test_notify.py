@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+import pytest
 from harness import LIMIT, first_line, sh, until, watches
 from test_pictures import GENERATIONS, PNG, Gallery
 
@@ -83,6 +84,33 @@ def test_inotify_sees_what_a_slow_disk_delays(hub, mount):
     delayed = (mount.dir / "trace").read_text().count("(DELAYED)")
     print(f"{delayed} syncs delayed")
     assert delayed >= 3
+
+
+def test_inotify_sees_what_a_busy_helper_announces_late(hub, mount):
+    """More than its socket holds, while it has stopped for longer than a name is hidden."""
+    n = 60
+    log = mount.dir / "events"
+    with watching(log, mount / "requests"):
+        os.kill(mount.helper(), signal.SIGSTOP)
+        for k in range(n):
+            mount.write(f"n{k}.prompt", f"---\nsize: 1024x640\n---\npicture {k}")
+        for k in range(n):
+            mount.wait(f"n{k}")
+        os.kill(mount.helper(), signal.SIGCONT)
+        late = lambda: [l for l in log.read_text().splitlines() if l.endswith(".png CLOSE_WRITE,CLOSE")]
+        until("the events", lambda: len(set(late())) == n)
+
+
+def test_error_is_announced_each_time_it_comes(hub, mount):
+    log = mount.dir / "events"
+    with watching(log, mount / "requests"):
+        for k in (1, 2):
+            with pytest.raises(OSError):
+                mount.write("cat.prompt", "---\nqualty: high\n---\na cat")
+            assert "qualty" in mount.text("cat.error")
+            until("the event", lambda: log.read_text().count("cat.error CREATE\n") == k)
+            mount.write("cat.prompt", f"a cat {k}")
+            mount.wait("cat")
 
 
 def test_inotify_sees_the_end_of_what_was_under_way_before(make_hub, make_mount):

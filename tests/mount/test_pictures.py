@@ -185,7 +185,7 @@ def test_the_cache_has_a_limit_and_evicted_pictures_come_back(hub, make_mount):
 
 
 def cached(mount):
-    return [p for p in mount.cache.rglob("*") if p.is_file() and p.parent.name != "tmp"]
+    return [p for p in files_of(mount.cache) if p.parent.name != "tmp"]
 
 
 def drop_from_memory(path):
