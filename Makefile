@@ -208,11 +208,12 @@ coverage:
 	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-fuzz check-hub check-mount
 	@sh tests/coverage.sh build/coverage
 
-# Long runs: a fault at every byte, of every kind.
+# Long runs: a fault at every byte, of every kind; prompts saved and moved at random (SEED, SAVES).
 torture: torture-money
 torture-money: all | $(BUILD)/.check-packages
 	FAULT_STEP=1 IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider \
 		tests/mount/test_money.py -k every_byte
+	SAVES=$${SAVES:-200} IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -s -p no:cacheprovider tests/mount/test_saves.py
 
 demo: all
 	@IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh examples/demo.sh

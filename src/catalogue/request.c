@@ -148,11 +148,18 @@ int request_of_generation(struct catalogue *cat, int64_t generation, struct requ
 int request_latest_at(struct catalogue *cat, const char *path, struct request *out)
 {
 	db_lock(cat->db);
-	return read_one(cat,
+	const int rc = read_one(cat,
 		db_query(cat->db,
 			"SELECT " COLUMNS " FROM request WHERE path = ?"
 			" ORDER BY turn DESC, id DESC LIMIT 1", "s", path),
 		out);
+	if (rc < 0)
+		return rc;
+	CLEANUP_FREE char *name = tree_name(cat, out->node);
+	if (!name || !names_is_prompt(name))
+		return 0;
+	request_release(out);
+	return -ENOENT;
 }
 
 int request_references(struct catalogue *cat, int64_t id, struct request_reference **refs,
@@ -358,6 +365,46 @@ int request_leaves(struct catalogue *cat, const struct node *n)
 		" WHERE id = ?2 AND node = ?3",
 		"sii", path, n->request, n->id);
 	return rc < 0 ? rc : 0;
+}
+
+int request_follows(struct catalogue *cat, const struct node *n)
+{
+	struct request r;
+
+	if (n->request != 0)
+		return 0;
+	CLEANUP_FREE char *path = tree_path(cat, n->id);
+	int rc = path ? request_latest_at(cat, path, &r) : -ENOENT;
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	rc = db_run(cat->db, "UPDATE node SET request = ? WHERE id = ?", "ii", r.id, n->id);
+	if (rc >= 0)
+		rc = db_run(cat->db, "UPDATE request SET node = ? WHERE id = ?", "ii", n->id, r.id);
+	request_release(&r);
+	return rc < 0 ? rc : 0;
+}
+
+int request_follows_below(struct catalogue *cat, int64_t dir)
+{
+	struct node n;
+	int64_t id = 0;
+	int rc;
+
+	while ((rc = db_get_int(cat->db, &id,
+			"SELECT id FROM node WHERE pending <> 0 AND request = 0 AND id > ?"
+			" ORDER BY id LIMIT 1",
+			"i", id)) > 0) {
+		rc = tree_is_below(cat, id, dir);
+		if (rc > 0)
+			rc = tree_get(cat, id, &n);
+		else if (rc == 0)
+			continue;
+		if (rc == 0)
+			rc = request_follows(cat, &n);
+		if (rc < 0)
+			break;
+	}
+	return rc;
 }
 
 static int update_row(struct catalogue *cat, struct request *r, enum request_state from)

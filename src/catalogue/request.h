@@ -93,12 +93,17 @@ struct request_brief {
 int request_brief(struct catalogue *cat, int64_t id, struct request_brief *out);
 int request_of_generation(struct catalogue *cat, int64_t generation, struct request *out);
 /* The latest request of the file that had that path last: made of it there or, when it was moved there
- * since, elsewhere. */
+ * since, elsewhere. -ENOENT also when it goes on as a prompt under another name, with its request. */
 int request_latest_at(struct catalogue *cat, const char *path, struct request *out);
 /* To be called before a file loses its name, in that transaction: its latest request is found by the
  * path that it has now, where it is a prompt's. */
 struct node;
 int request_leaves(struct catalogue *cat, const struct node *n);
+/* To be called before a prompt goes on under another name, in that transaction: one that was written anew
+ * in the place of another, and that nobody has looked at yet, takes the request of its path with it. */
+int request_follows(struct catalogue *cat, const struct node *n);
+/* The same before a folder is moved: for all such prompts below it. */
+int request_follows_below(struct catalogue *cat, int64_t dir);
 /* Makes a request the latest of that node, which has taken the place of the one that it was made of;
  * nothing is pending then, and a draft's note is gone. */
 int request_give(struct catalogue *cat, int64_t id, int64_t node);

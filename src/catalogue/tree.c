@@ -358,6 +358,17 @@ static int move(struct catalogue *cat, const struct node *from, const struct nod
 	return rc == 0 ? place(cat, from->id, new_parent, new_name) : rc;
 }
 
+/* Before a name is given up: what was submitted last under it stays with it, or goes along. was, is:
+ * whether it is a committable prompt's before and behind. */
+static int part(struct catalogue *cat, const struct node *n, bool was, bool is)
+{
+	if (S_ISDIR(n->st.st_mode))
+		return request_follows_below(cat, n->id);
+	return !S_ISREG(n->st.st_mode) || !was ? 0
+		: is				   ? request_follows(cat, n)
+						   : request_leaves(cat, n);
+}
+
 static int rename_locked(struct catalogue *cat, int64_t parent, const char *name,
 	int64_t new_parent, const char *new_name, unsigned flags, struct tree_renamed *out)
 {
@@ -381,10 +392,10 @@ static int rename_locked(struct catalogue *cat, int64_t parent, const char *name
 		return 0;
 
 	rc = check_rename(cat, &out->moved, found == 0 ? &to : NULL, parent, new_parent, flags);
-	if (rc == 0 && was && !is)
-		rc = request_leaves(cat, &out->moved);
-	else if (rc == 0 && found == 0 && is && !was && (flags & RENAME_EXCHANGE))
-		rc = request_leaves(cat, &to);
+	if (rc == 0)
+		rc = part(cat, &out->moved, was, is);
+	if (rc == 0 && found == 0 && (flags & RENAME_EXCHANGE))
+		rc = part(cat, &to, is, was);
 	if (rc == 0)
 		rc = move(cat, &out->moved, found == 0 ? &to : NULL, parent, name, new_parent,
 			new_name, flags);

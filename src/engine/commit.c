@@ -103,15 +103,7 @@ static int last_submitted(struct engine *e, const struct reading *r, struct requ
 		return request_get(e->cat, r->node.request, last);
 
 	CLEANUP_FREE char *path = tree_path(e->cat, r->node.id);
-	const int rc = path ? request_latest_at(e->cat, path, last) : -ENOENT;
-	if (rc < 0)
-		return rc;
-	CLEANUP_FREE char *other = tree_name(e->cat, last->node);
-	if (other && names_is_prompt(other)) {
-		request_release(last);
-		return -ENOENT;
-	}
-	return 0;
+	return path ? request_latest_at(e->cat, path, last) : -ENOENT;
 }
 
 /* Whether this content was submitted last under this file. A request that was withdrawn before it was
@@ -255,7 +247,9 @@ static void settled(struct engine *e, const struct reading *r)
 	int rc = unchanged(e, r, false) ? 0 : -EAGAIN;
 	if (rc == 0)
 		rc = tree_set_pending(e->cat, r->node.id, PENDING_NONE);
-	catalogue_end(e->cat, rc);
+	rc = catalogue_end(e->cat, rc);
+	if (rc == -EAGAIN)
+		engine_settle(e, r->node.id);
 	engine_tell(e, CHANGE_REQUEST, r->node.id, r->node.request, 0, 0);
 }
 
@@ -280,10 +274,13 @@ static int commit_loaded(struct engine *e, struct reading *r, bool force, char *
 }
 
 /* The text was at fault: a draft with a note. This machine was: the same, and tried again. When the
- * file changed meanwhile (-EAGAIN), that change will have it looked at again. */
+ * file changed meanwhile (-EAGAIN) it is looked at again: a rename from prompt to prompt has nobody else
+ * do that. */
 static void not_committed(struct engine *e, int64_t node, const struct reading *r, int rc,
 	const char *why)
 {
+	if (rc == -EAGAIN)
+		engine_settle(e, node);
 	if (rc == -EAGAIN || rc == -ENOENT || rc == -ESTALE)
 		return;
 	if (rc == -EINVAL && why) {

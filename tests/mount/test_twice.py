@@ -35,6 +35,11 @@ MOVES = {
     "its folder was moved": "mkdir a; mv cat.prompt a; mv a b; sed -i s/cat/cat/ b/cat.prompt",
     "moved over another": "mv cat.prompt other.prompt; sed -i s/cat/cat/ other.prompt",
     "over another, with a backup": "mv cat.prompt other.prompt; mv other.prompt o~; cp o~ other.prompt",
+    "moved while it settles": "sed -i s/cat/cat/ cat.prompt; mv cat.prompt dog.prompt",
+    "exchanged while it settles": "sed -i s/cat/cat/ cat.prompt; mv cat.prompt dog.prompt; cp dog.prompt x;"
+                                  f" {EXCHANGE}; rm x; mv dog.prompt other.prompt",
+    "its folder is moved while it settles": "mkdir a; mv cat.prompt a; sed -i s/cat/cat/ a/cat.prompt; mv a b;"
+                                            " mv b c",
     "exchanged": f"mv cat.prompt dog.prompt; cp dog.prompt x; {EXCHANGE}",
 }
 
