@@ -302,6 +302,31 @@ static int unknown_verb(const char *word, char **error)
 		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
+static int carry_out(struct engine *e, const struct verb *v, const char *path, char **said)
+{
+	if (v->on_all)
+		return *path ? fail(said, -EINVAL, "%s takes no path", v->name) : v->on_all(e);
+	if (!*path)
+		return fail(said, -EINVAL, "%s what? as in: %s requests/cat.prompt", v->name,
+			v->name);
+	return on_path(e, v, path, said);
+}
+
+/* A power loss undoes no pause and no cancel that was told to be done. */
+static int carry_out_durably(struct engine *e, const struct verb *v, const char *path, char **said)
+{
+	const int rc = carry_out(e, v, path, said);
+	const int synced = rc == 0 ? catalogue_sync(e->cat) : 0;
+
+	engine_kick(e);
+	if (synced == 0)
+		return rc;
+	free(*said);
+	*said = NULL;
+	return fail(said, synced, "it is done, but may not survive a power loss: %s",
+		strerror(-synced));
+}
+
 /* *said: why not, or how far; see engine_control. */
 static int run_line(struct engine *e, char *verb, char **said)
 {
@@ -310,27 +335,9 @@ static int run_line(struct engine *e, char *verb, char **said)
 	if (*path)
 		*path++ = '\0';
 	path += strspn(path, " \t");
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
-		const struct verb *v = &verbs[i];
-
-		if (strcmp(v->name, verb) != 0)
-			continue;
-		if (v->on_all)
-			return *path ? fail(said, -EINVAL, "%s takes no path", v->name)
-				     : v->on_all(e);
-		if (!*path)
-			return fail(said, -EINVAL, "%s what? as in: %s requests/cat.prompt",
-				v->name, v->name);
-		const int rc = on_path(e, v, path, said);
-		const int synced = rc == 0 ? catalogue_sync(e->cat) : 0;
-		engine_kick(e);
-		if (synced == 0)
-			return rc;
-		free(*said);
-		*said = NULL;
-		return fail(said, synced, "it is done, but may not survive a power loss: %s",
-			strerror(-synced));
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(verbs[i].name, verb) == 0)
+			return carry_out_durably(e, &verbs[i], path, said);
 	return unknown_verb(verb, said);
 }
 

@@ -6,6 +6,7 @@
 #include "catalogue/tree.h"
 #include "engine/internal.h"
 #include "engine/life.h"
+#include "engine/words.h"
 #include <errno.h>
 
 enum {
@@ -14,13 +15,6 @@ enum {
 	/* With so many credits for each request under way, what they may take is not summed up. */
 	COMFORT = 100,
 };
-
-static bool paused(struct engine *e)
-{
-	CLEANUP_FREE char *set = catalogue_setting(e->cat, "paused");
-
-	return set != NULL;
-}
 
 static enum verdict hold(struct request *r, enum hold why, char *text)
 {
@@ -160,10 +154,12 @@ static bool is_gone(struct engine *e, const struct request *r)
 
 enum verdict judge(struct engine *e, struct request *r)
 {
+	CLEANUP_FREE char *paused = catalogue_setting(e->cat, "paused");
+
 	if (r->reason == OUTCOME_OK && is_gone(e, r))
 		return VERDICT_CANCEL;
-	if (paused(e))
-		return hold(r, HOLD_PAUSED, NULL);
+	if (paused)
+		return hold(r, HOLD_PAUSED, xstrdup(words_paused(paused)));
 	if (r->reason != OUTCOME_OK)
 		return judge_repeat(e, r);
 	return judge_order(e, r);
@@ -183,7 +179,7 @@ static bool is_priced(struct engine *e, const struct request *r)
 /* What is there for those that wait: each that goes on takes its share, so that not thousands are moved
  * to the queue and back for one that has room. */
 struct room {
-	bool rose;
+	bool rose, paused;
 	int64_t balance, credits_left, budget_left;
 };
 
@@ -216,7 +212,7 @@ static bool may_go_on(struct engine *e, const struct request *r, struct room *ro
 	case HOLD_BUDGET:
 		return has_budget(room, r);
 	default:
-		return !paused(e);
+		return !room->paused;
 	}
 }
 
@@ -251,10 +247,12 @@ static void unhold(struct engine *e, enum hold hold, struct room *room)
 
 static struct room room_now(struct engine *e, bool rose)
 {
+	CLEANUP_FREE char *paused = catalogue_setting(e->cat, "paused");
 	const int64_t balance = account_known_balance(e, NULL);
 
 	return (struct room){
 		.rose = rose,
+		.paused = paused != NULL,
 		.balance = balance,
 		.credits_left = balance,
 		.budget_left = e->config.max_spend < 0 ? INT64_MAX : budget_left(e),

@@ -39,8 +39,8 @@ static char *why_waiting(struct engine *e)
 	CLEANUP_FREE char *paused = catalogue_setting(e->cat, "paused");
 	char *why = NULL;
 
-	if (paused && strcmp(paused, "1") == 0)
-		return xstrdup("the queue is paused");
+	if (paused)
+		return xstrdup(words_paused(paused));
 	pthread_mutex_lock(&e->lock);
 	if (e->gate_why)
 		why = xasprintf("waits for the hub (%s)", e->gate_why);

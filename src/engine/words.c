@@ -28,6 +28,14 @@ static const struct {
 	[HOLD_PAUSED] = {EAGAIN, "the queue is paused", "", "resume"},
 };
 
+const char *words_paused(const char *setting)
+{
+	return strcmp(setting, CATALOGUE_COPIED) == 0
+		? "the queue is paused: this state is a copy, or was restored from a backup, and what "
+		  "waits in it may have been sent since; cancel that, then resume"
+		: holds[HOLD_PAUSED].why;
+}
+
 /* One line of somebody else's words: no control characters, not too long. */
 static void add_line(struct buf *b, const char *text)
 {
@@ -78,6 +86,11 @@ static void add_quoted(struct buf *b, const char *text)
 /* A command that can be pasted from wherever one is; path NULL for a verb without one. */
 static void add_command(struct buf *b, const char *verb, const char *path, const char *control)
 {
+	/* Its second line would be a command of its own, of whoever made the name. */
+	if (path && strchr(path, '\n')) {
+		buf_printf(b, "take the line break out of its name; then %s it by control", verb);
+		return;
+	}
 	buf_printf(b, path ? "echo '%s " : "echo %s", verb);
 	if (path) {
 		add_quoted(b, path);
@@ -269,7 +282,9 @@ char *words_error(const struct request *r, const char *control)
 		r->state != REQUEST_UNKNOWN)
 		return NULL;
 	buf_init(&b, TEXT_MAX);
-	buf_printf(&b, "what:    %s is %s\nwhy:     ", r->path, life_name(r->state));
+	buf_addstr(&b, "what:    ");
+	add_line(&b, r->path);
+	buf_printf(&b, " is %s\nwhy:     ", life_name(r->state));
 	if (held && !r->text)
 		buf_addstr(&b, holds[r->hold].why);
 	else
@@ -302,7 +317,9 @@ char *words_draft_error(
 	struct buf b;
 
 	buf_init(&b, TEXT_MAX);
-	buf_printf(&b, "what:    %s is a draft\nwhy:     ", path);
+	buf_addstr(&b, "what:    ");
+	add_line(&b, path);
+	buf_addstr(&b, " is a draft\nwhy:     ");
 	add_line(&b, text);
 	buf_addstr(&b, "\ncharged: nothing\nnext:    ");
 	if (err == EINVAL) {

@@ -40,6 +40,14 @@ int64_t json_count(const json_t *object, const char *name, int64_t fallback)
 				      : (int64_t)json_number_value(value);
 }
 
+int64_t json_cost(const json_t *object, const char *name, int64_t fallback)
+{
+	const int64_t whole = json_count(object, name, -1);
+	const double exact = json_number_value(json_object_get(object, name));
+
+	return whole < 0 ? fallback : whole + (exact > (double)whole);
+}
+
 int64_t json_time(const json_t *object, const char *name)
 {
 	const char *text = json_string_value(json_object_get(object, name));

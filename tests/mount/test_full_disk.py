@@ -2,6 +2,7 @@
 is room; an answer that cannot be written down is neither lost nor asked for again."""
 import errno
 import os
+import re
 
 import pytest
 from faulthub import BareHub
@@ -13,13 +14,13 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpf
 
 
 class SmallDisk:
-    """A tmpfs of 2 MiB that can be filled to the last page, and emptied again."""
+    """A tmpfs of 4 MiB, which the catalogue's journal does not fill by itself, that can be filled to the last page, and emptied again."""
 
     def __init__(self, path):
         self.path, self.filler = path, path / "filler"
         self.fills = 0
         path.mkdir()
-        run("mount", "-t", "tmpfs", "-o", "size=2m", "none", path)
+        run("mount", "-t", "tmpfs", "-o", "size=4m", "none", path)
 
     def fill(self):
         fd = os.open(self.filler, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -62,7 +63,7 @@ def at_rest(mount):
 
 
 def said(mount, words):
-    return words in mount.log.read_text()
+    return re.search(words, mount.log.read_text())
 
 
 def test_what_is_refused_is_not_sent_and_what_is_accepted_is(hub, on_small_disk, disk, tmp_path):
@@ -137,10 +138,11 @@ class FillingHub(BareHub):
         return answer
 
 
-MOMENTS = {"the order's answer": ("POST", "generations", "answer (generation"),
+MOMENTS = {"the order's answer": ("POST", "generations", r"answer \(generation"),
            "the generation's end": ("GET", "api/v1/generations/", "database"),
            "the picture's size": ("GET", ".png", "cannot be listed yet"),
-           "the balance with it": ("GET", "credits", "cannot be written yet")}
+           # Asked for at the same time as the picture's size: whichever comes to be written first.
+           "the balance with it": ("GET", "credits", "cannot be (written|listed) yet")}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

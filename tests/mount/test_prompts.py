@@ -91,6 +91,28 @@ def test_defaults(hub, mount, folder):
     assert sent(hub) - before == {"a later one": 1}
 
 
+def test_what_is_half_written_is_waited_for(hub, mount, folder, picture):
+    """A copier takes its time: half a picture and half of the settings would be paid for as well."""
+    (folder / "references").mkdir()
+    prompt = folder / "x.prompt"
+    with open(folder / "references/big.png", "wb", buffering=0) as big, \
+            open(folder / "defaults.yaml", "w", buffering=1) as settings:
+        big.write(picture[:1000])
+        settings.write("quality: low\n")
+        (folder / "x.part").write_text("with all of it")
+        os.rename(folder / "x.part", prompt)  # looked at now
+        note = until("the note", lambda: (folder / "x.status").exists() and (folder / "x.status").read_text())
+        assert "defaults.yaml is still being written" in note
+        settings.write("n: 2\n")
+        settings.close()
+        with pytest.raises(OSError) as caught:  # no child meanwhile: it would close what it inherits
+            (mount / "control").write_text(f"again {prompt}\n")
+        assert caught.value.errno == errno.EINPROGRESS and "big.png" in (mount / "control").read_text()
+        big.write(picture[1000:])
+    assert order_of(mount, prompt)["n"] == 2 and references_of(hub, "with all of it") == 1
+    assert sent(hub)["with all of it"] == 1
+
+
 @pytest.mark.parametrize("make, words", [
     ("printf 'n: 1\\nqualty: low\\n' > defaults.yaml", '../defaults.yaml:2:1: unknown key "qualty"; did you mean "quality"?'),
     ("printf 'quality: best' > b/defaults.yaml", 'draft: defaults.yaml:1:10: quality "best" is not possible'),

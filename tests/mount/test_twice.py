@@ -1,6 +1,8 @@
 """One saved text is paid at most once, whatever became of its file meanwhile: it was moved, its folder
 was, or its request was let rest when nobody knew whether it had been paid.
 """
+import shutil
+
 import pytest
 from faulthub import FaultHub, http
 from harness import sh, until
@@ -108,3 +110,56 @@ def test_cancel_and_approve_reach_every_unsent_one(taking, make_mount):
     control.write_text("cancel requests\n")  # that one too
     settled(mount)
     assert taking.count("POST") == 2 and count("canceled") == 5
+
+
+def test_a_state_that_was_restored_from_a_backup_sends_nothing_by_itself(taking, make_mount):
+    """What waits in it may have been sent since the backup was made."""
+    mount = make_mount(url=taking.url, start=False)
+    backup, control = mount.dir / "backup", mount / "control"
+    state = lambda name: mount.sql("SELECT state FROM request WHERE path LIKE " + f"'%/{name}.prompt' ORDER BY id")
+    mount.start()
+    control.write_text("pause\n")
+    mount.write("cat.prompt", "a cat")
+    until("the hold", lambda: state("cat") == ["held"])
+    mount.stop()
+    shutil.copytree(mount.state, backup)
+    # What is only moved stays what it is.
+    mount.state = mount.state.rename(mount.dir / "moved")
+    mount.start()
+    control.write_text("resume\n")
+    until("the POST", lambda: taking.count("POST") == 1 and state("cat") == ["running"])
+    mount.stop()
+    mount.state = backup
+    mount.start()
+    mount.write("dog.prompt", "a dog")
+    until("its hold", lambda: state("dog") == ["held"])
+    assert "restored from a backup" in mount.status("dog") and "restored from a backup" in control.read_text()
+    assert taking.count("POST") == 1 and state("cat") == ["held"]
+    control.write_text("cancel requests/cat.prompt\nresume\n")
+    until("what is new", lambda: state("dog") == ["running"])
+    # From now on it is a state like any other.
+    mount.stop()
+    mount.start()
+    mount.write("fox.prompt", "a fox")
+    until("the next", lambda: state("fox") == ["running"])
+    assert taking.count("POST") == 3 and state("cat") == ["canceled"]
+
+
+def test_a_name_is_never_a_command(make_mount):
+    """What .error tells to paste does what it says, whoever has made the name."""
+    hub = FaultHub({("POST", GENERATIONS): http(400, {"error": {"message": "no", "code": "invalid_request"}})})
+    mount = make_mount(url=hub.url)
+    for name in ("cat\nagain requests\n", "it's $(a) `cat`; again requests"):
+        mount.write(f"{name}.prompt", "a cat")
+        path = mount / f"requests/{name}.error"
+        until("its error", path.exists)
+        lines = path.read_text().splitlines()
+        assert [line[:9] for line in lines[:4]] == ["what:    ", "why:     ", "charged: ", "next:    "], lines
+        commands = [line[line.index("echo "):] for line in lines if "echo " in line]
+        assert len(commands) == ("\n" not in name) and not [line for line in lines if line.startswith("again")]
+        for command in commands:
+            sh(command)
+            until("the second try", lambda: hub.count("POST") == 3)
+    settled(mount)
+    assert hub.count("POST") == 3 and mount.sql("SELECT count(*) FROM request") == ["2"]
+    hub.close()

@@ -137,6 +137,15 @@ static void an_id_that_was_removed_comes_back(void **state)
 	assert_int_equal(rig_state(&r, b), REQUEST_FAILED); /* not running for ever */
 	assert_int_equal(generation_get(r.cat, 1, &g), 0);
 	generation_release(&g);
+
+	/* And a third time, under way: what one order has ended is not settled while another waits for it. */
+	const int64_t c = follow();
+	assert_int_equal(engine_forget_generation(r.e, 1), -EBUSY);
+	hub_say(r.hub, &r.hub->generation, hub_answer(200, "",
+		"{\"id\":\"gen_00000001\",\"status\":\"failed\"}"));
+	polls_of(1);
+	assert_int_equal(rig_state(&r, c), REQUEST_FAILED);
+	assert_int_equal(engine_forget_generation(r.e, 1), 0);
 }
 
 int main(void)

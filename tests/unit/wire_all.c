@@ -2,6 +2,33 @@
 #include "wire/wire.h"
 #include <errno.h>
 
+static int64_t cost(const char *credits)
+{
+	CLEANUP_FREE char *json = xasprintf(
+		"{\"id\":\"gen_1\",\"status\":\"processing\",\"usage\":{\"credits\":%s}}", credits);
+	struct wire_generation g;
+
+	assert_int_equal(wire_generation_decode(json, strlen(json), &g, NULL), 0);
+	const int64_t n = g.credits;
+	wire_generation_release(&g);
+	return n;
+}
+
+/* As prices are: what costs half a credit is not free. */
+static void a_fraction_of_a_credit_counts_as_one(void **state)
+{
+	(void)state;
+	assert_int_equal(cost("0"), 0);
+	assert_int_equal(cost("0.0"), 0);
+	assert_int_equal(cost("0.5"), 1);
+	assert_int_equal(cost("8"), 8);
+	assert_int_equal(cost("8.25"), 9);
+	assert_int_equal(cost("9007199254740993"), -1); /* above 1e15: no number of credits */
+	assert_int_equal(cost("999999999999999"), 999999999999999);
+	assert_int_equal(cost("-0.5"), -1);
+	assert_int_equal(cost("\"8\""), -1);
+}
+
 static void outcomes(void **state)
 {
 	(void)state;
@@ -144,6 +171,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(outcomes),
+		cmocka_unit_test(a_fraction_of_a_credit_counts_as_one),
 		cmocka_unit_test(words_of_a_hub),
 		cmocka_unit_test(generations_there_and_back),
 		cmocka_unit_test(prices_are_never_taken_as_nothing),
