@@ -41,7 +41,7 @@
 struct catalogue;
 
 /* Creates the directory when it is missing, locks it, opens and migrates the database, removes
- * what a crash left. NULL with *error; when another process holds the lock for longer than it
+ * what a crash left. A copy with something unsent in it is paused. NULL with *error; when another process holds the lock for longer than it
  * takes to end after an unmount, *error names its pid and *busy (may be NULL) is set. */
 struct catalogue *catalogue_open(const char *dir, bool *busy, char **error);
 void catalogue_close(struct catalogue *cat); /* accepts NULL */
@@ -54,6 +54,7 @@ int catalogue_end(struct catalogue *cat, int rc);
 int catalogue_sync(struct catalogue *cat);
 
 /* Settings: small texts by name ("hub", "paused", "idempotent", "models", …). */
+#define CATALOGUE_COPIED "copied" /* a value of "paused": the state is a copy with something unsent */
 char *catalogue_setting(struct catalogue *cat, const char *name); /* owned, NULL when not set */
 int catalogue_set(struct catalogue *cat, const char *name, const char *value); /* NULL unsets */
 

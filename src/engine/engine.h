@@ -40,6 +40,7 @@ struct engine_config {
  * without locks; must not wait. Ids are rows; 0 where they say nothing. */
 enum engine_change {
 	CHANGE_REQUEST,	   /* a request's state or words, or a draft's note: node, request */
+	CHANGE_NAMES,	   /* what is beside a prompt has new names, or is back: node */
 	CHANGE_GENERATION, /* a generation became known, or its words changed: generation */
 	CHANGE_PICTURE,	   /* a picture is now listed: node and request (if any), generation, image */
 	CHANGE_ACCOUNT,	   /* the balance, or whether the hub answers */
@@ -80,10 +81,11 @@ void engine_disturb(struct engine *e, int64_t node);
 /* The prompt file was removed: withdraws its request when that has not been sent. */
 void engine_removed(struct engine *e, int64_t node);
 
-/* One line written to /control. -EINVAL (bad verb or path; not possible in its state), -ENOENT, …
- * with *error, which reading /control shows as well until the next line. Done when it returns, but
- * for what needs the network. */
-int engine_control(struct engine *e, const char *line, char **error);
+/* One line written to /control. -EINVAL (bad verb or path; not possible in its state), -EINPROGRESS
+ * (a reference is still to be downloaded), … Reading /control shows why until the next line, and of a
+ * folder, which succeeds when anything below it did, for how many it was carried out and for how
+ * many not. Done when it returns, but for what needs the network. A blank line is nothing. */
+int engine_control(struct engine *e, const char *line);
 
 /* ---- progress ---- */
 

@@ -55,9 +55,8 @@ static int end_requests(struct flight *f, int (*end)(struct flight *f, struct re
 		if (request_get(e->cat, id, &r) < 0)
 			continue;
 		const int ended = end(f, &r, arg);
-		if (ended == 0 && e->config.max_spend >= 0 && r.charged >= 0 &&
-			r.charged < r.price_high)
-			submit_unhold(e, false);
+		if (ended == 0 && r.charged >= 0 && r.charged < r.price_high)
+			submit_budget_freed(e);
 		request_release(&r);
 		rc = rc ? rc : ended;
 	}

@@ -57,6 +57,7 @@ struct picture *picture_get(struct engine *e, int64_t image, int64_t size, enum 
 		list_init(&p->waiters);
 		list_init(&p->fetch);
 		list_init(&p->keeping);
+		list_init(&p->fileless);
 		list_init(&p->arrived);
 		list_init(&p->idle);
 		p->fd = size >= 0 ? cache_find(ps->cache, image, size) : -1;
@@ -403,6 +404,7 @@ struct pictures *pictures_create(struct engine *e, char **error)
 	ps = xcalloc(1, sizeof *ps);
 	ps->cache = cache;
 	list_init(&ps->fetches);
+	list_init(&ps->fileless);
 	list_init(&ps->arrived);
 	list_init(&ps->idle);
 	ps->idle_most = idle_most();
@@ -467,16 +469,17 @@ int engine_forget_image(struct engine *e, int64_t image)
 	return rc;
 }
 
+/* No request waits for it, of which there may be several where the hub gives an id twice. Without one the
+ * hub's word counts. */
 static bool is_settled(struct engine *e, const struct generation *g)
 {
-	struct request r;
-	bool settled = g->phase != PHASE_PENDING;
+	struct request_brief r;
+	int64_t running;
 
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
-		settled = r.generation != g->id || r.state != REQUEST_RUNNING;
-		request_release(&r);
-	}
-	return settled;
+	if (request_running_of_generation(e->cat, g->id, 0, &running, 1) != 0)
+		return false;
+	return g->phase != PHASE_PENDING ||
+		(g->request && request_brief(e->cat, g->request, &r) == 0);
 }
 
 int engine_forget_generation(struct engine *e, int64_t generation)

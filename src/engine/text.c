@@ -33,27 +33,14 @@ static int count_listed(struct engine *e, int64_t generation, int *missing)
 	return listed;
 }
 
-/* A request by the name that its file has now: what is said to do next is done with that. */
-static int request_by_name(struct engine *e, int64_t id, struct request *r)
-{
-	const int rc = request_get(e->cat, id, r);
-	char *path = rc == 0 && r->node ? tree_path(e->cat, r->node) : NULL;
-
-	if (path) {
-		free(r->path);
-		r->path = path;
-	}
-	return rc;
-}
-
 /* Why a queued request is not on its way; NULL when it only waits for its turn. Owned. */
 static char *why_waiting(struct engine *e)
 {
 	CLEANUP_FREE char *paused = catalogue_setting(e->cat, "paused");
 	char *why = NULL;
 
-	if (paused && strcmp(paused, "1") == 0)
-		return xstrdup("the queue is paused");
+	if (paused)
+		return xstrdup(words_paused(paused));
 	pthread_mutex_lock(&e->lock);
 	if (e->gate_why)
 		why = xasprintf("waits for the hub (%s)", e->gate_why);
@@ -89,6 +76,20 @@ static char *render(struct engine *e, const struct request *r,
 	return text;
 }
 
+/* A file that was moved is spoken of, in the commands too, by the name that it has now: another may have
+ * the one before. */
+static bool request_now(struct engine *e, int64_t id, struct request *r)
+{
+	if (request_get(e->cat, id, r) < 0)
+		return false;
+	char *path = tree_path(e->cat, r->node);
+	if (path) {
+		free(r->path);
+		r->path = path;
+	}
+	return true;
+}
+
 /* ---- NAME.status, NAME.error, NAME.wait ---- */
 
 struct view {
@@ -107,8 +108,7 @@ static int view_load(struct engine *e, int64_t node, struct view *v)
 		return rc;
 	if (tree_draft_get(e->cat, node, &v->draft_err, &v->draft, NULL) < 0)
 		v->draft = NULL;
-	v->has_request =
-		v->node.request && request_by_name(e, v->node.request, &v->request) == 0;
+	v->has_request = v->node.request && request_now(e, v->node.request, &v->request);
 	return 0;
 }
 
@@ -195,7 +195,7 @@ static int generation_status(struct engine *e, const struct generation *g, char 
 	struct request r;
 	int missing;
 
-	if (g->request && request_by_name(e, g->request, &r) == 0) {
+	if (g->request && request_now(e, g->request, &r)) {
 		/* After a retry the request speaks of a later generation. */
 		if (r.generation == g->id)
 			*text = render(e, &r, words_status);
@@ -221,7 +221,7 @@ static int generation_error(struct engine *e, const struct generation *g, char *
 
 	if (g->phase != PHASE_FAILED)
 		return -ENOENT;
-	if (g->request && request_by_name(e, g->request, &r) == 0) {
+	if (g->request && request_now(e, g->request, &r)) {
 		if (r.generation == g->id)
 			*text = words_error(&r, e->control);
 		request_release(&r);
@@ -377,13 +377,15 @@ static char *control_text(struct engine *e)
 	buf_printf(&b, "  echo 'retry requests/cat.prompt' > '%s'\n\n", e->control);
 	buf_addstr(&b,
 		"again PATH    send the same prompt once more (and pay for it)\n"
-		"retry PATH    try again what was refused, has failed or is unknown\n"
+		"retry PATH    try again what was refused, has failed or is unknown (what is unknown may\n"
+		"              be paid a second time by it)\n"
 		"cancel PATH   withdraw what was not sent, let rest what is unknown\n"
 		"approve PATH  send what is held for its price, the budget or the balance\n"
 		"pause         send nothing more until resume\n"
 		"resume        go on\n"
 		"refresh       ask the hub for models and balance, and try it again now\n"
-		"A PATH may be a folder: every prompt below it that it applies to.\n\n");
+		"A PATH may be a folder: every prompt below it that it applies to (again: all of them are\n"
+		"paid once more).\n\n");
 	buf_addstr(&b, hub);
 	add_money(e, &b);
 	request_counts(e->cat, counts);
@@ -391,8 +393,8 @@ static char *control_text(struct engine *e)
 	if (waiting)
 		buf_printf(&b, "queue: %s\n", waiting);
 	pthread_mutex_lock(&e->lock);
-	if (e->control_error)
-		buf_printf(&b, "the last line was not carried out: %s\n", e->control_error);
+	if (e->control_said)
+		buf_printf(&b, "the last line was %s\n", e->control_said);
 	pthread_mutex_unlock(&e->lock);
 	return buf_take(&b);
 }
@@ -444,7 +446,7 @@ int engine_text(struct engine *e, enum engine_text what, int64_t id, char **text
 		rc = generation_text(e, what, id, text);
 		break;
 	}
-	if (rc == 0 && len)
+	if (*text && len)
 		*len = strlen(*text);
 	return rc;
 }

@@ -145,7 +145,7 @@ static int read_url(int output, char **url, char **error)
 {
 	static const char words[] = "listening on ";
 	const int64_t deadline = clock_mono_ms() + START_MS;
-	char line[512];
+	char line[512] = "";
 	size_t len = 0;
 
 	while (len < sizeof line - 1 && !memchr(line, '\n', len)) {
@@ -175,7 +175,7 @@ static int read_url(int output, char **url, char **error)
 /* Its first line says where it listens. */
 static int start_hub(struct embedded *e, char **error)
 {
-	int output, status;
+	int output = -1, status;
 
 	e->pid = spawn(e->argv, &output, &e->input, e->log);
 	if (e->pid < 0)

@@ -1,6 +1,7 @@
 #include "local/options.h"
 #include "base/exit_status.h"
 #include "base/names.h"
+#include <ctype.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -80,14 +81,16 @@ static bool size(const char *text, int64_t *value)
 	static const char units[] = "KMGT";
 	char *end;
 	const int64_t n = strtoll(text, &end, 10);
-	const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
 	int64_t factor = 1;
 
 	if (*text < '0' || *text > '9' || n < 0 || n > 1000000000 || (*end && !unit) ||
-		(unit && end[1] && strcmp(end + 1, "B") && strcmp(end + 1, "iB")))
+		(unit && end[1] && strcmp(end + 1, "B") != 0 && strcmp(end + 1, "iB") != 0))
 		return false;
 	for (int i = 0; unit && i <= unit - units; i++)
 		factor *= 1024;
+	if (n > INT64_MAX / factor)
+		return false;
 	*value = n * factor;
 	return true;
 }

@@ -1,9 +1,10 @@
 #include "mount/announced.h"
 #include "base/clock.h"
+#include "mount/notifier.h"
 #include <pthread.h>
 #include <search.h>
 
-enum { KEEP_MS = 3000, SWEEP_MS = 1000 };
+enum { KEEP_MS = NOTIFIER_NEW_MS + 5000, SWEEP_MS = 1000 };
 
 struct name {
 	uint64_t parent, ino;
@@ -67,6 +68,18 @@ bool announced_has(struct announced *a, uint64_t parent, uint64_t ino, bool made
 	const bool has = found && (!made || (*found)->made);
 	pthread_mutex_unlock(&a->lock);
 	return has;
+}
+
+void announced_forget(struct announced *a, uint64_t parent, uint64_t ino)
+{
+	const struct name key = {.parent = parent, .ino = ino};
+
+	pthread_mutex_lock(&a->lock);
+	struct name *const *found = tfind(&key, &a->names, compare);
+	struct name *name = found ? *found : NULL;
+	tdelete(&key, &a->names, compare);
+	pthread_mutex_unlock(&a->lock);
+	free(name);
 }
 
 static __thread struct {

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -177,7 +178,8 @@ static char *absolute(const char *path)
 	CLEANUP_FREE char *parent = slash == copy ? xstrdup("/")
 		: slash				  ? xstrndup(copy, (size_t)(slash - copy))
 						  : xstrdup(".");
-	char *real = strcmp(name, ".") && strcmp(name, "..") && *name ? realpath(parent, NULL) : NULL;
+	const bool named = *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+	char *real = named ? realpath(parent, NULL) : NULL;
 
 	if (!real)
 		return realpath(path, NULL);
@@ -270,6 +272,7 @@ static int add_options(struct mount *m, struct fuse_args *args)
 /* libfuse writes its own reasons to stderr through this. */
 static char last_fuse_words[256];
 
+PRINTF_LIKE(2, 0)
 static void fuse_words(enum fuse_log_level level, const char *format, va_list args)
 {
 	vsnprintf(last_fuse_words, sizeof last_fuse_words, format, args);
@@ -362,6 +365,15 @@ struct engine_events mount_events(struct mount *m)
 	return (struct engine_events){.changed = changed, .arg = m};
 }
 
+/* Whether the kernel has ended the connection. While it lives elsewhere, unmounting it here would take
+ * away what is mounted there by now. */
+static bool is_dead(struct fuse_session *session)
+{
+	struct pollfd p = {.fd = fuse_session_fd(session)};
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
 int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*ready)(void *),
 	void *arg)
 {
@@ -372,6 +384,7 @@ int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*r
 	m->ready = ready;
 	m->ready_arg = arg;
 	int rc = notifier_start(m->notifier, m);
+	m->away = away_start(m);
 	if (rc == 0 && fuse_set_signal_handlers(m->session) < 0)
 		rc = -EIO;
 	if (rc == 0) {
@@ -384,12 +397,13 @@ int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*r
 			rc = 0;
 	}
 	fuse_loop_cfg_destroy(config);
+	const bool gone = away_stop(m->away);
+	m->away = NULL;
 	notifier_stop(m->notifier);
 	park_end(m->park, ENOTCONN);
-	if (m->mounted) {
+	if (m->mounted && (!gone || is_dead(m->session)))
 		fuse_session_unmount(m->session);
-		m->mounted = false;
-	}
+	m->mounted = false;
 	return rc;
 }
 

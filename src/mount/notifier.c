@@ -6,7 +6,6 @@
 #include "mount/internal.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,13 +16,17 @@
 
 enum {
 	MESSAGE_MAX = 8192,
-	EVENTS_MAX = 100000, /* more are dropped: their names just become visible */
-	SOCKET_BYTES = 32 * 1024, /* a few dozen messages: the thread has more to do than to wait for room */
-	ROOM_MS = 1000,
-	STUCK_MS = 2000,
+	EVENTS_MAX = 100000, /* more are dropped, and messages as well: their names just become visible */
+	SOCKET_BYTES = 32 * 1024, /* a few dozen messages */
+	ROOM_MS = 5,		  /* how soon it is looked for room for more */
 };
 
-enum message { MESSAGE_CREATE = 'c', MESSAGE_FOLDER = 'd', MESSAGE_TOUCH = 't' };
+enum message {
+	MESSAGE_CREATE = 'c',
+	MESSAGE_FOLDER = 'd',
+	MESSAGE_TOUCH = 't',
+	MESSAGE_LOOK = 'l',
+};
 
 struct event {
 	struct list link;
@@ -31,12 +34,19 @@ struct event {
 	struct engine_event what;
 };
 
+/* A message that the helper's socket had no room for yet. */
+struct message_waiting {
+	struct list link;
+	char *text;
+};
+
 struct notifier {
 	struct mount *m;
 	char *mountpoint;
 	pid_t helper;
 	int socket;
-	int64_t stuck_until_ms; /* the thread's: the helper takes nothing */
+	struct list waiting; /* messages, in order; the thread's, as the next */
+	int n_waiting;
 	atomic_bool works;
 
 	pthread_t thread;
@@ -54,11 +64,14 @@ struct notifier {
 static void helper_do(const char *mountpoint, enum message what, const char *name)
 {
 	char path[MESSAGE_MAX + 4096];
+	struct stat st;
 	int fd = -1;
 
 	snprintf(path, sizeof path, "%s/%s", mountpoint, name);
 	if (what == MESSAGE_FOLDER)
 		mkdir(path, 0755);
+	else if (what == MESSAGE_LOOK)
+		stat(path, &st);
 	else
 		fd = open(path,
 			O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (what == MESSAGE_CREATE ? O_CREAT : 0),
@@ -129,6 +142,7 @@ struct notifier *notifier_create(const char *mountpoint, char **error)
 	pthread_mutex_init(&n->lock, NULL);
 	thread_cond_init(&n->wake);
 	list_init(&n->events);
+	list_init(&n->waiting);
 	n->announced = announced_create();
 	return n;
 }
@@ -143,37 +157,46 @@ bool notifier_works(const struct notifier *n)
 	return atomic_load(&n->works);
 }
 
-/* In a burst the helper gets the time that it needs; one that is stuck is waited for once in a while. */
-static bool has_room(struct notifier *n)
+static void message_end(struct notifier *n, struct message_waiting *w)
 {
-	struct pollfd p = {.fd = n->socket, .events = POLLOUT};
+	list_remove(&w->link);
+	n->n_waiting--;
+	free(w->text);
+	free(w);
+}
 
-	if (clock_mono_ms() < n->stuck_until_ms)
-		return false;
-	if (poll(&p, 1, ROOM_MS) > 0)
-		return true;
-	n->stuck_until_ms = clock_mono_ms() + STUCK_MS;
-	return false;
+/* As many as there is room for: the thread has more to do than to wait for the helper, which may be
+ * busy for long in a burst, at a slow disk, or stopped. */
+static void send_waiting(struct notifier *n)
+{
+	while (!list_empty(&n->waiting)) {
+		struct message_waiting *w =
+			CONTAINER_OF(n->waiting.next, struct message_waiting, link);
+
+		if (notifier_works(n) && send(n->socket, w->text, strlen(w->text), MSG_NOSIGNAL) < 0) {
+			if (errno == EAGAIN)
+				return;
+			log_warning("the helper that announces new files has ended; they are still "
+				    "there");
+			atomic_store(&n->works, false);
+		}
+		message_end(n, w);
+	}
 }
 
 /* False when it will not be announced: its name then becomes visible by its age. */
 static bool send_message(struct notifier *n, enum message what, const char *path)
 {
-	char message[MESSAGE_MAX];
-	const int len = snprintf(message, sizeof message, "%c%s", what, path);
+	struct message_waiting *w;
 
-	if (!notifier_works(n) || len <= 0 || (size_t)len >= sizeof message)
+	if (!notifier_works(n) || n->n_waiting == EVENTS_MAX || strlen(path) + 2 > MESSAGE_MAX)
 		return false;
-	while (send(n->socket, message, (size_t)len, MSG_NOSIGNAL) < 0) {
-		if (errno == EAGAIN && has_room(n))
-			continue;
-		if (errno == EAGAIN)
-			return false;
-		log_warning("the helper that announces new files has ended; they are still there");
-		atomic_store(&n->works, false);
-		return false;
-	}
-	return true;
+	w = xcalloc(1, sizeof *w);
+	w->text = xasprintf("%c%s", what, path);
+	list_append(&n->waiting, &w->link);
+	n->n_waiting++;
+	send_waiting(n);
+	return notifier_works(n);
 }
 
 /* ---- what was announced ---- */
@@ -187,6 +210,12 @@ void notifier_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 bool notifier_is_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 {
 	return announced_has(n->announced, parent, ino, true);
+}
+
+bool notifier_is_to_come(struct notifier *n, uint64_t parent, uint64_t ino)
+{
+	return announced_has(n->announced, parent, ino, false) &&
+		!announced_has(n->announced, parent, ino, true);
 }
 
 /* ---- events ---- */
@@ -222,20 +251,22 @@ static bool announce(struct notifier *n, enum message what, const char *path, ui
 {
 	if (announced_has(n->announced, parent, ino, false))
 		return false;
-	if (send_message(n, what, path))
-		announced_note(n->announced, parent, ino, false);
+	announced_note(n->announced, parent, ino, false);
+	if (!send_message(n, what, path))
+		announced_forget(n->announced, parent, ino);
 	return true;
 }
 
 /* Whether a name came to be with the event of at_ms, however late that is handled. */
 static bool is_new(int64_t since_ms, int64_t at_ms)
 {
-	return at_ms - since_ms < NOTIFIER_OVERDUE_MS;
+	return at_ms - since_ms < NOTIFIER_NEW_MS;
 }
 
 /* The names of one prompt, collected under the catalogue's lock, announced without it. */
 struct names {
 	int64_t at_ms; /* of the event */
+	bool new_names; /* however old what they name */
 	char *dir;
 	uint64_t parent;
 	struct {
@@ -244,6 +275,7 @@ struct names {
 		bool fresh, status;
 	} items[16];
 	int count;
+	bool error; /* NAME.error is among them */
 };
 
 static bool collect_name(void *arg, const char *name, const struct derived *d)
@@ -254,15 +286,16 @@ static bool collect_name(void *arg, const char *name, const struct derived *d)
 		return false;
 	names->items[names->count].name = xstrdup(name);
 	names->items[names->count].ino = ino_of_derived(d);
-	names->items[names->count].fresh = is_new(d->since_ms, names->at_ms);
+	names->items[names->count].fresh = names->new_names || is_new(d->since_ms, names->at_ms);
 	names->items[names->count].status = d->kind == DERIVED_STATUS;
+	names->error |= d->kind == DERIVED_ERROR;
 	names->count++;
 	return true;
 }
 
-static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
+static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms, bool new_names)
 {
-	struct names names = {.at_ms = at_ms};
+	struct names names = {.at_ms = at_ms, .new_names = new_names};
 	struct node file;
 
 	if (tree_get(n->m->cat, node, &file) < 0 || file.parent == 0)
@@ -270,9 +303,14 @@ static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
 	names.dir = tree_path(n->m->cat, file.parent);
 	names.parent = ino_make(INO_TREE, file.parent);
 	derived_of(n->m->cat, node, collect_name, &names);
+	if (!names.error) /* new when it comes again */
+		announced_forget(n->announced, names.parent, ino_make(INO_ERROR, node));
 	for (int i = 0; i < names.count; i++) {
 		CLEANUP_FREE char *path =
 			names.dir ? xasprintf("%s/%s", names.dir, names.items[i].name) : NULL;
+
+		if (new_names)
+			announced_forget(n->announced, names.parent, names.items[i].ino);
 		const bool made = path && names.items[i].fresh &&
 			announce(n, MESSAGE_CREATE, path, names.parent, names.items[i].ino);
 
@@ -334,7 +372,7 @@ static void handle(struct notifier *n, const struct engine_event *e, int64_t at_
 	if (e->image && e->generation)
 		announce_picture(n, e->generation, e->image, at_ms);
 	if (e->node) {
-		announce_prompt(n, e->node, at_ms);
+		announce_prompt(n, e->node, at_ms, e->what == CHANGE_NAMES);
 		wake_node(n, e->node);
 	}
 }
@@ -367,6 +405,8 @@ static void wait_for_work(struct notifier *n)
 
 	if (sweep < due)
 		due = sweep;
+	if (n->n_waiting > 0)
+		due = clock_mono_ms() + ROOM_MS;
 	const struct timespec until = clock_timespec(due);
 	while (list_empty(&n->events) && !n->poked && !n->stopping) {
 		if (due == INT64_MAX)
@@ -381,6 +421,10 @@ static void *notifier_main(void *arg)
 {
 	struct notifier *n = arg;
 
+	/* So that the kernel knows the way to them before somebody waits. */
+	send_message(n, MESSAGE_LOOK, "requests");
+	send_message(n, MESSAGE_LOOK, "generations");
+	nodes_warm(n->m);
 	pthread_mutex_lock(&n->lock);
 	while (!n->stopping) {
 		wait_for_work(n);
@@ -395,6 +439,7 @@ static void *notifier_main(void *arg)
 			pthread_mutex_lock(&n->lock);
 		}
 		pthread_mutex_unlock(&n->lock);
+		send_waiting(n);
 		answer_due(n);
 		pthread_mutex_lock(&n->lock);
 	}
@@ -435,6 +480,8 @@ void notifier_destroy(struct notifier *n)
 		waitpid(n->helper, NULL, 0);
 	list_for_each_safe (pos, next, &n->events)
 		free(CONTAINER_OF(pos, struct event, link));
+	list_for_each_safe (pos, next, &n->waiting)
+		message_end(n, CONTAINER_OF(pos, struct message_waiting, link));
 	announced_destroy(n->announced);
 	pthread_cond_destroy(&n->wake);
 	pthread_mutex_destroy(&n->lock);

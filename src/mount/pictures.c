@@ -34,7 +34,7 @@ void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_fil
 	/* A listed picture never changes: what the kernel has of it stays right. */
 	fi->keep_cache = 1;
 	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		image_close(fi);
 }
 

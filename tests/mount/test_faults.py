@@ -133,7 +133,7 @@ def test_hostile_answers(make_mount, answer):
     assert not os.path.exists(mount / "generations/gen_12345678")
     hub.routes[("GET", r"/api/v1/models")] = http(200, body)
     hub.routes[("GET", r"/api/v1/credits")] = http(200, body)
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     until("the questions", lambda: hub.count("GET", "models") >= 2 and hub.count("GET", "credits") >= 2)
     sh(f"ls -R {mount.path} > /dev/null")
     if not SANITIZED:

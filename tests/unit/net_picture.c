@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { DRIP_MS = 20, TOTAL_MS = 300, STEP_MS = 10, STEPS_MOST = 1000 };
+enum { DRIP_MS = 20, TOTAL_MS = 2000, STEP_MS = 10, STEPS_MOST = 6000 };
 
 static struct {
 	int listening;
