@@ -15,8 +15,8 @@ SAMBA := $(if $(wildcard /run/systemd/system),,samba)
 CHECK_PACKAGES := $(BUILD_PACKAGES) libcmocka-dev python3-pytest curl sqlite3 rsync attr \
 	inotify-tools libglib2.0-bin procps strace \
 	vim nano emacs-nox ed patch sed perl git zip unzip libarchive-tools cpio \
-	openssh-client openssh-sftp-server smbclient $(SAMBA)
-TORTURE_PACKAGES := $(CHECK_PACKAGES) stress-ng fio openssl
+	openssh-client openssh-sftp-server openssl smbclient $(SAMBA)
+TORTURE_PACKAGES := $(CHECK_PACKAGES) stress-ng fio
 
 # ---- flags ----
 

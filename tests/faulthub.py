@@ -6,8 +6,11 @@ proves nothing.
 import contextlib
 import json
 import re
+import select
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 from http import client as http_client
@@ -174,6 +177,54 @@ class BareHub(FaultHub):
         dropped = ("transfer-encoding", "content-length", "connection", *self.dropped)
         kept = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in dropped]
         return http(answer.status, body, headers=kept)
+
+
+class TlsFront:
+    """Speaks TLS in front of a port of this machine, as a proxy before a hub does."""
+
+    def __init__(self, folder):
+        self.certificate = folder / "tls.crt"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=hub",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "tls.key",
+                        "-out", self.certificate], check=True, timeout=60, stderr=subprocess.DEVNULL)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(self.certificate, folder / "tls.key")
+        self.server = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.url = f"https://127.0.0.1:{self.server.getsockname()[1]}"
+        self.carried = 0  # connections on which TLS was agreed upon
+
+    def serve(self, port):
+        self.port = port
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+
+    def _accept(self):
+        while True:
+            try:
+                s, _ = self.server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(s,), daemon=True).start()
+
+    def _carry(self, s):
+        """In one thread: two must not use one TLS connection."""
+        try:
+            with self.context.wrap_socket(s, server_side=True) as client, \
+                    socket.create_connection(("127.0.0.1", self.port)) as hub:
+                self.carried += 1
+                while True:
+                    ready = [client] if client.pending() else select.select([client, hub], [], [])[0]
+                    for a, b in ((client, hub), (hub, client)):
+                        if a in ready:
+                            data = a.recv(65536)
+                            if not data:
+                                return
+                            b.sendall(data)
+        except OSError:
+            pass
 
 
 def read_http(s, data=b""):

@@ -152,9 +152,9 @@ static int find_in_requests(struct mount *m, int64_t dir, const char *name, fuse
 	*ino = ino_of_derived(&d);
 	if (d.kind == DERIVED_WAIT)
 		return 0;
-	const bool there = for_helper ? is_there(m, parent, *ino, d.since_ms, true)
-				      : derived_is_visible(m, parent, &d);
-	return there ? 0 : -ENOENT;
+	if (d.noted && !for_helper)
+		return 0;
+	return is_there(m, parent, *ino, d.since_ms, for_helper) ? 0 : -ENOENT;
 }
 
 static int find_entry(struct mount *m, const char *name, struct generation_entry *g,

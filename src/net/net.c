@@ -124,6 +124,10 @@ static void set_common(struct net_call *c, const char *url)
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_seen);
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, c);
 	curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 0L);
+	/* libcurl itself does not look at OpenSSL's variable. */
+	const char *authorities = getenv("SSL_CERT_FILE");
+	if (authorities && *authorities)
+		curl_easy_setopt(easy, CURLOPT_CAINFO, authorities);
 	/* Nobody waits for a resolver's thread that nobody answers: not the end of a call, nor of all. */
 	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 }

@@ -9,16 +9,24 @@
 
 enum { REDIRECTS_MAX = 3 };
 
-/* Sees each address that is about to be connected to, after redirects as well. A proxy's is the user's
- * choice, often a private one, and where it goes is its own concern. */
+/* Whether a picture may be fetched from a private address: for a hub that is at one itself, from the
+ * hub's own origin (a name in a local network), or when it is the proxy's, which is the user's choice
+ * and knows itself where it goes. */
+static bool may_be_private(struct net_call *c)
+{
+	char *url = NULL;
+
+	curl_easy_getinfo(c->easy, CURLINFO_EFFECTIVE_URL, &url);
+	return c->net->hub_is_local || (url && net_same_origin(c->net, url)) || url_goes_by_proxy(url);
+}
+
+/* Sees each address that is about to be connected to, after redirects as well. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	struct net_call *c = arg;
-	char *url = NULL;
 
 	(void)purpose;
-	curl_easy_getinfo(c->easy, CURLINFO_EFFECTIVE_URL, &url);
-	if (!c->net->hub_is_local && address_is_private(&address->addr) && !url_goes_by_proxy(url)) {
+	if (address_is_private(&address->addr) && !may_be_private(c)) {
 		c->forbidden_address = true;
 		return CURL_SOCKET_BAD;
 	}

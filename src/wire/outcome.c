@@ -58,7 +58,8 @@ static const struct row {
 			"Check the network; it is tried again by itself."}},
 	[OUTCOME_TLS] = {"tls",
 		{0, NULL, ECONNABORTED, "no secure connection to the hub",
-			"Check the clock and the network (a captive portal?)."}},
+			"Check the clock and the network (a captive portal?); an authority of one's own "
+			"is told by $SSL_CERT_FILE."}},
 	[OUTCOME_TIMEOUT] = {"timeout",
 		{0, NULL, ETIMEDOUT, "no answer in time",
 			"Check the network; the hub may be slow."}},

@@ -9,7 +9,7 @@ import subprocess
 import urllib.parse
 
 import pytest
-from faulthub import FaultHub
+from faulthub import FaultHub, TlsFront
 from harness import ENV, FS, HUB, LIMIT, ROOT, has_ended, run, sh, until
 
 
@@ -146,6 +146,24 @@ def test_a_hub_that_does_not_answer_still_mounts_and_says_so(make_mount):
     assert run("cat", mount / "credits", check=False).stderr.endswith("Connection refused\n")
     mount.write("a.prompt", "a cat")
     until("queueing", lambda: mount.status("a").startswith("queued: waits for the hub"))
+
+
+def test_a_hub_behind_tls(make_hub, make_mount, monkeypatch, tmp_path):
+    front = TlsFront(tmp_path)
+    hub = make_hub("--public-url", front.url)
+    front.serve(hub.port)
+    mount = make_mount(hub, url=front.url)
+    mount.write("cat.prompt", "a cat")
+    until("the doubt", lambda: (mount / "requests/cat.status").exists() and "certificate" in mount.status("cat"))
+    assert "$SSL_CERT_FILE" in (mount / "README.txt").read_text() and hub.generations() == 0
+    mount.stop()
+    monkeypatch.setitem(ENV, "SSL_CERT_FILE", str(front.certificate))
+    mount.start()
+    assert mount.wait("cat")[-1].startswith("succeeded")
+    assert (mount / "requests/cat.png").read_bytes().startswith(b"\x89PNG")
+    assert len(hub.charges()) == 1 and front.carried >= 2
+    mount.stop()
+    front.close()
 
 
 def test_in_the_background_and_no_key_anywhere(hub, make_mount):

@@ -173,11 +173,38 @@ static void a_proxy_may_have_a_private_address(void **state)
 	net_destroy(net);
 }
 
+/* ---- a hub in a local network ---- */
+
+static int setup_hub(void **state)
+{
+	serve(state);
+	return pthread_create(&server.thread, NULL, answer, NULL);
+}
+
+/* libcurl itself takes every name below localhost for this machine. */
+static void a_hub_may_have_a_name_of_a_private_address(void **state)
+{
+	char hub[128], own[160], other[160];
+	const char *port = strrchr(server.url, ':');
+
+	(void)state;
+	snprintf(hub, sizeof hub, "http://hub.localhost%.*s", (int)strcspn(port, "/"), port);
+	snprintf(own, sizeof own, "http://hub.localhost%s", port);
+	snprintf(other, sizeof other, "http://other.localhost%s", port);
+	struct net *net = net_create(&(struct net_config){.hub = hub}, NULL);
+
+	assert_int_equal(fetch(net, other), OUTCOME_HOSTILE);
+	assert_int_equal(fetch(net, own), OUTCOME_OK);
+	net_destroy(net);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_proxy_may_have_a_private_address, setup_proxy,
 			teardown_proxy),
+		cmocka_unit_test_setup_teardown(a_hub_may_have_a_name_of_a_private_address, setup_hub,
+			teardown),
 		cmocka_unit_test_setup_teardown(a_question_for_a_size_has_an_end, setup, teardown),
 	};
 
