@@ -5,6 +5,7 @@ BUILD    ?= build$(if $(SANITIZE),/$(subst $(comma),-,$(SANITIZE)))$(if $(COVERA
 CC       ?= cc
 PYTEST   ?= /usr/bin/python3 -m pytest
 comma    := ,
+space    := $(subst ,, )
 
 # What is needed to build, and what the tests need on top (Debian's packages).
 BUILD_PACKAGES := gcc make pkg-config libfuse3-dev fuse3 libcurl4-openssl-dev libssl-dev libjansson-dev \
@@ -123,6 +124,35 @@ $(foreach b,$(UNIT_BIN),$(eval $(call unit_rule,$b)))
 check-unit: $(UNIT_BIN)
 	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
 
+# ---- fuzzing: tests/fuzz/FOLDER_what.c links what a unit test of that folder does ----
+
+FUZZ_PACKAGES := $(BUILD_PACKAGES) clang libclang-rt-dev llvm
+FUZZ_NAMES    := $(filter-out replay,$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
+FUZZ_SLOW     := catalogue_names engine_control hub_upload
+FUZZ_BUILD    := build/fuzz
+# $1: the program, $2: the target's name, $3: what gives it its inputs
+define fuzz_rule
+$1: tests/fuzz/$2.c $(filter %.c,$3) $(wildcard tests/fuzz/*.h) $(call archives,$(call unit_folders,$(call unit_folder,$2)))
+	@mkdir -p $$(@D)
+	$$(call say,FUZZ,$$@)$$(CC) $$(CPPFLAGS_ALL) $$(CFLAGS_ALL) -Itests/fuzz $$(LDFLAGS_ALL) -o $$@ \
+		$$(filter %.c %.a,$$^) $(filter -%,$3) $$(call libs_of,$(call unit_folders,$(call unit_folder,$2))) -lm
+endef
+$(foreach t,$(FUZZ_NAMES),$(eval $(call fuzz_rule,$(BUILD)/replay/$t,$t,tests/fuzz/replay.c)))
+$(foreach t,$(FUZZ_NAMES),$(eval $(call fuzz_rule,$(BUILD)/libfuzzer/$t,$t,-fsanitize=fuzzer)))
+
+# The corpus, and the same mistakes in it each time.
+check-fuzz: $(FUZZ_NAMES:%=$(BUILD)/replay/%)
+	@set -e; for t in $(FUZZ_NAMES); do printf '== fuzz %s: ' $$t; \
+		case $$t in $(subst $(space),|,$(FUZZ_SLOW))) rounds=100 ;; *) rounds=2000 ;; esac; \
+		$(BUILD)/replay/$$t tests/fuzz/corpus/$$t $$rounds; done
+
+# clang's libFuzzer, DURATION seconds (60) for each target, or for those named by ONLY.
+fuzz:
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(FUZZ_PACKAGES)"
+	@$(MAKE) --no-print-directory CC=clang BUILD=$(FUZZ_BUILD) SANITIZE=address,undefined \
+		CFLAGS=-fsanitize=fuzzer-no-link $(patsubst %,$(FUZZ_BUILD)/libfuzzer/%,$(or $(ONLY),$(FUZZ_NAMES)))
+	@sh tests/fuzz/run.sh $(FUZZ_BUILD) $${DURATION:-60} $(or $(ONLY),$(FUZZ_NAMES))
+
 # ---- tests ----
 
 check-layers:
@@ -167,7 +197,7 @@ posix: all | $(BUILD)/.torture-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B tests/pjdfstest.py $(PJDFSTEST)
 
 check: $(BUILD)/.check-packages
-	@$(MAKE) --no-print-directory check-layers check-unit check-hub check-mount
+	@$(MAKE) --no-print-directory check-layers check-unit check-fuzz check-hub check-mount
 
 # Every test on a build that counts, then lines by folder; fails unless the path of the money has all
 # of its branches covered and the rest 85 % of its lines. A daemon killed with SIGKILL counts nothing.
@@ -229,16 +259,21 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,imagehubfs imagehubd) \
 		$(addprefix $(DESTDIR)$(PREFIX)/share/man/man1/,imagehubfs.1 imagehubd.1)
 
-ALL_SRC := $(wildcard src/*.c src/*/*.c tests/unit/*.c bench/*.c)
-ALL_HDR := $(wildcard src/*/*.h tests/unit/*.h)
+ALL_SRC := $(wildcard src/*.c src/*/*.c tests/unit/*.c tests/fuzz/*.c bench/*.c)
+ALL_HDR := $(wildcard src/*/*.h tests/unit/*.h tests/fuzz/*.h)
 format:
 	clang-format -i $(ALL_SRC) $(ALL_HDR)
+# clang-tidy by .clang-tidy, and cppcheck, each with as many processes as there are processors. cppcheck
+# takes what a function returns for something it was given.
+LINT_FLAGS = -std=gnu11 -I$(CURDIR)/src $(filter-out -Isrc,$(CPPFLAGS_ALL)) \
+	$(shell $(PKG_CONFIG) --cflags $(foreach f,$(FOLDERS),$(LIBS_$f)))
 lint:
-	@$(MAKE) --no-print-directory install-packages PACKAGES="clang-tidy cppcheck"
-	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
-		--suppress=missingIncludeSystem --error-exitcode=1 -Isrc -D_GNU_SOURCE src
-	clang-tidy --quiet $(wildcard src/*.c src/*/*.c) -- -std=gnu11 $(CPPFLAGS_ALL) \
-		$(shell $(PKG_CONFIG) --cflags $(foreach f,$(FOLDERS),$(LIBS_$f)))
+	@$(MAKE) --no-print-directory install-packages PACKAGES="$(BUILD_PACKAGES) clang-tidy cppcheck"
+	cppcheck --quiet -j $$(nproc) --std=c11 --language=c --enable=warning,performance,portability \
+		--inline-suppr --suppress=missingIncludeSystem --suppress=returnDanglingLifetime \
+		--error-exitcode=1 -Isrc -D_GNU_SOURCE '-Djson_object_foreach(o,k,v)=for(;;)' src
+	@mkdir -p build/lint && printf '%s\n' $(LINT_FLAGS) >build/lint/compile_flags.txt
+	printf '%s\n' src/*.c src/*/*.c | xargs -P $$(nproc) -n 2 clang-tidy --quiet -p build/lint 2>/dev/null
 
 clean:
 	rm -rf build
@@ -250,14 +285,16 @@ help:
 	@echo "make torture         the long runs: torture-kills, torture-syscalls, torture-money (a cut, a stall and a"
 	@echo "                     change at every byte of the paid POST, both ways), torture-posix (stress-ng, fio)"
 	@echo "make posix PJDFSTEST=DIR   the public pjdfstest, of which DIR is a built copy"
+	@echo "make fuzz            DURATION seconds (60) of libFuzzer for each target of tests/fuzz, or for ONLY"
 	@echo "make coverage        every test on a counting build; lines by folder, branches where money moves"
 	@echo "make bench           speed beside its peers, into bench/RESULTS.md (QUICK=1: two minutes, into build)"
 	@echo "make bench-profile   where its time goes, into bench/PROFILE.md"
 	@echo "make install         into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make SANITIZE=address,undefined check"
-	@echo "make lint format clean uninstall"
+	@echo "make lint            clang-tidy and cppcheck over src; a few minutes"
+	@echo "make format clean uninstall"
 
-.PHONY: all install-packages check-unit check-layers check-hub check-mount check-user check-sanitized check coverage demo \
+.PHONY: all install-packages check-unit check-fuzz fuzz check-layers check-hub check-mount check-user check-sanitized check coverage demo \
 	bench bench-profile posix torture torture-kills torture-syscalls torture-money torture-posix install \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:

@@ -1,12 +1,14 @@
 """Taking prompts: how fast cp is, how long close(2) takes, how soon the hub hears of it, and how soon
 a success is seen."""
+import contextlib
 import itertools
 import os
+import tempfile
 import time
 
 import peers
 from report import median, percentile, seconds
-from tools import TOOLS, behind_proxy, harness, output, rounds, say, timed
+from tools import MIB, TOOLS, Ext4, behind_proxy, harness, output, rounds, say, timed
 
 LONG = 3600 * 1000  # ms: nothing is sent meanwhile
 
@@ -28,11 +30,10 @@ def same(files, folder):
 
 
 class Copies:
-    """Copies of the same files into one new folder after another."""
+    """Copies of the same files into one new folder after another: of the mount, and of the disk."""
 
-    def __init__(self, bench, files, mount):
-        self.files, self.mount = files, mount
-        self.plain = bench.tmp / "copies"
+    def __init__(self, files, mount, plain):
+        self.files, self.mount, self.plain = files, mount, plain
         self.plain.mkdir(exist_ok=True)
         self.numbers = itertools.count()
         self.closes = {"ours": [], "ext4": []}
@@ -63,35 +64,65 @@ class Copies:
         return self._copy(self._folder(self.plain), "ext4", "--fsync")
 
 
-def copying(bench, hub, files):
-    n = len(files)
-    ours = peers.Ours(hub, "--settle", str(LONG))
+@contextlib.contextmanager
+def below(folder):
+    """What is made meanwhile (a mount's state) is made there."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def copy_rounds(bench, hub, files, ours_in, plain, **actions):
+    """Both sides in rounds: times by action, and the copies. The mount's state is in the folder ours_in."""
+    with below(ours_in):
+        ours = peers.Ours(hub, "--settle", str(LONG))
     bench.keep(ours.mount)
     ours.start()
-    c = Copies(bench, files, ours.mount)
-    t = rounds(bench.runs, {"cp": c.cp, "ours": c.measured, "ext4": c.synced})
-    bench.report.ratio(f"`cp` of {n:,} prompt files into /requests / onto ext4 with fsync of each",
-                       t["cp"], t["ext4"], 2.0, ("imagehubfs", "ext4"))
+    c = Copies(files, ours.mount, plain)
+    t = rounds(bench.runs, {name: lambda action=action: action(c) for name, action in actions.items()})
+    ours.mount.close()  # they were never to be sent
+    return t, c
+
+
+def copying(bench, hub, files):
+    """Each side on an ext4 of its own, and once more on the disk as it is."""
+    what = f"`cp` of {len(files):,} prompt files into /requests / onto ext4 with fsync of each"
+    disks = [bench.keep(Ext4(bench.tmp / name, 256 * MIB, 16 * len(files) + 4096))
+             for name in ("disk-ours", "disk-plain")]
+    how = "" if all(disk.in_image for disk in disks) else ", on the disk as it is: an image needs root"
+    t, c = copy_rounds(bench, hub, files, *(disk.path for disk in disks), cp=Copies.cp,
+                       ours=Copies.measured, ext4=Copies.synced)
+    for disk in disks:
+        disk.close()
+    bench.report.ratio(what, t["cp"], t["ext4"], 2.0, ("imagehubfs", "ext4"), how)
     p99 = percentile(c.closes["ours"], 0.99)
     bench.report.figure(
         "close(2) of a prompt, p99", f"p50 {seconds(median(c.closes['ours']))}, p99 {seconds(p99)}; "
         f"fsync and close on ext4: p50 {seconds(median(c.closes['ext4']))}, "
         f"p99 {seconds(percentile(c.closes['ext4'], 0.99))}", p99, seconds, at_most=0.005)
-    ours.mount.kill()  # they were never to be sent
+    t, _ = copy_rounds(bench, hub, files, bench.tmp, bench.tmp / "copies", cp=Copies.cp,
+                       ext4=Copies.synced)
+    bench.report.ratio(f"{what}, both on the disk as it is", t["cp"], t["ext4"], None,
+                       ("imagehubfs", "ext4"))
 
-    sending = peers.Ours(hub, "--settle", "500")
-    bench.keep(sending.mount)
-    sending.start()
-    c = Copies(bench, files, sending.mount)
+
+def sending(bench, hub, files):
+    """cp while what it has copied is sent already."""
+    ours = peers.Ours(hub, "--settle", "500")
+    bench.keep(ours.mount)
+    ours.start()
+    c = Copies(files, ours.mount, bench.tmp / "copies")
     had = hub.generations()
     begin = time.monotonic()
     taken = c.cp()
-    harness.until("all POSTs", lambda: hub.generations() - had == n or time.sleep(0.2), 600)
+    harness.until("all POSTs", lambda: hub.generations() - had == len(files) or time.sleep(0.2), 600)
     whole = time.monotonic() - begin
-    bench.report.fact(f"`cp` of {n:,} prompt files while they are being sent (settle 500 ms)",
+    bench.report.fact(f"`cp` of {len(files):,} prompt files while they are being sent (settle 500 ms)",
                       f"{seconds(taken)}; all are at the hub {seconds(whole)} after cp began "
-                      f"({n / whole:.0f} a second)")
-    sending.stop()
+                      f"({len(files) / whole:.0f} a second)")
+    ours.stop()
 
 
 def reaching(bench, hub):
@@ -151,7 +182,9 @@ def run(bench):
     say("copying prompts")
     hub = bench.keep(harness.Hub("--hold", credits=10**8))
     hub.start()
-    copying(bench, hub, prompts(bench, 100 if bench.quick else 1000))
+    files = prompts(bench, 100 if bench.quick else 1000)
+    copying(bench, hub, files)
+    sending(bench, hub, files)
     say("from close to POST, from success to picture")
     reaching(bench, hub)
     hub.stop()

@@ -78,7 +78,7 @@ def accepting(bench, profile):
     ours = peers.Ours(world, "--settle", str(accept.LONG))
     bench.keep(ours.mount)
     ours.start()
-    copies = accept.Copies(bench, accept.prompts(bench, 500), ours.mount)
+    copies = accept.Copies(accept.prompts(bench, 500), ours.mount, bench.tmp / "copies")
     profile.take("cp of 500 prompts into /requests", lambda: ours.pid, copies.cp)
     ours.mount.kill()
     world.stop()

@@ -15,9 +15,8 @@ import time
 
 import peers
 from report import median, number, seconds, spread
-from tools import TOOLS, behind_proxy, cpu, harness, memory, mounted, output, rounds, say, timed
+from tools import MIB, TOOLS, Ext4, behind_proxy, cpu, harness, memory, mounted, output, rounds, say, timed
 
-MIB = 1024 * 1024
 FIRST, FILES = 1000, 10_000_000  # ids of copies: rows and folders, prompt files
 IN_FOLDER = 1000
 
@@ -200,41 +199,6 @@ def measure_catalogue(bench, world, count, last):
 
 # ---- find ----
 
-class DiskTree:
-    """The same tree on ext4: in an image of its own, so that a fresh mount has nothing of it in
-    memory but the image's blocks; a plain folder where that is not possible."""
-
-    def __init__(self, bench, listing, entries):
-        self.path, self.image = bench.tmp / "tree", bench.tmp / "tree.img"
-        self.path.mkdir()
-        self.in_image = os.geteuid() == 0 and self._make(entries)
-        if self.in_image:
-            bench.callback(self.unmount)
-        with open(listing) as f:
-            output([TOOLS / "tree", self.path], stdin=f)
-        self.remount()
-
-    def _make(self, entries):
-        with open(self.image, "wb") as f:
-            f.truncate(entries * 1024 + 512 * MIB)
-        made = subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-N", str(entries * 5 // 4 + 1000),
-                               str(self.image)], check=False)
-        return made.returncode == 0 and self._mount(check=False)
-
-    def _mount(self, check=True):
-        return subprocess.run(["mount", "-o", "loop", str(self.image), str(self.path)],
-                              check=check).returncode == 0
-
-    def unmount(self):
-        if self.in_image and mounted(self.path):
-            subprocess.run(["umount", str(self.path)], check=True)
-
-    def remount(self):
-        if self.in_image:
-            self.unmount()
-            self._mount()
-
-
 def find(path):
     return timed(["find", path])
 
@@ -250,7 +214,11 @@ def finding(bench, world, count):
         lines = f.read().splitlines()
     dirs = sum(line.startswith("d") for line in lines)
     assert dirs == count + 2 and len(lines) >= 6 * count, f"find saw {dirs} folders, {len(lines)} names"
-    disk = DiskTree(bench, listing, len(lines))
+    # The same tree on ext4: a fresh mount of it has nothing in memory but the image's blocks.
+    disk = bench.keep(Ext4(bench.tmp / "tree", len(lines) * 1024 + 256 * MIB, len(lines) * 5 // 4 + 1000))
+    with open(listing) as f:
+        output([TOOLS / "tree", disk.path], stdin=f)
+    disk.remount()
     t = {"ours": [], "ext4": []}
 
     def twice(key, remount, path):
@@ -266,8 +234,7 @@ def finding(bench, world, count):
                            [pair[k] for pair in t["ext4"]], limit, ("imagehubfs", "ext4"), note)
     ours.stop()
     ours.mount.close()
-    disk.unmount()
-    shutil.rmtree(disk.path, ignore_errors=True)
+    disk.close()
 
 
 # ---- in flight ----

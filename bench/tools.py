@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import harness  # noqa: E402  (the tests' Hub and Mount are what is measured)
 
 harness.LIMIT = 300
 TOOLS = harness.BUILD / "bench"
+MIB = 1024 * 1024
 HANGS = 900  # seconds; what takes longer does not work
 
 
@@ -67,6 +69,46 @@ def rounds(count, actions):
 def mounted(path):
     with open("/proc/self/mountinfo") as f:
         return any(line.split()[4] == str(path) for line in f)
+
+
+class Ext4:
+    """A folder on an ext4 of its own, in an image that is made anew, where nothing was ever removed; a
+    plain folder where that is not possible (it needs root and loop devices)."""
+
+    def __init__(self, path, size, inodes):
+        self.path, self.image = Path(path), Path(f"{path}.img")
+        self.path.mkdir()
+        self.in_image = os.geteuid() == 0 and self._make(size, inodes)
+
+    def _make(self, size, inodes):
+        """Written out: a hole would be filled by somebody's fsync(2) while it is measured."""
+        zeros = bytes(MIB)
+        with open(self.image, "wb") as f:
+            for _ in range(-(-size // MIB)):
+                f.write(zeros)
+            os.fsync(f.fileno())
+        made = subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-N", str(inodes),
+                               "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+                               str(self.image)], check=False)
+        return made.returncode == 0 and self._mount(check=False)
+
+    def _mount(self, check=True):
+        return subprocess.run(["mount", "-o", "loop", str(self.image), str(self.path)],
+                              check=check).returncode == 0
+
+    def unmount(self):
+        if self.in_image and mounted(self.path):
+            subprocess.run(["umount", str(self.path)], check=True)
+
+    def remount(self):
+        if self.in_image:
+            self.unmount()
+            self._mount()
+
+    def close(self):
+        self.unmount()
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.image.unlink(missing_ok=True)
 
 
 class Child:

@@ -13,8 +13,12 @@ finish() {
 		exit 0
 	fi
 	cd /
-	fusermount3 -u "$dir/mnt" 2>/dev/null || true
-	rm -rf "$dir"
+	# It is busy for a moment while a new name is announced, and ends a moment after it is unmounted.
+	for _ in $(seq 100); do
+		fusermount3 -u "$dir/mnt" 2>/dev/null || mountpoint -q "$dir/mnt" || rm -rf "$dir" 2>/dev/null || true
+		[ -e "$dir" ] || break
+		sleep 0.1
+	done
 	exit "$status"
 }
 trap finish EXIT
@@ -26,7 +30,7 @@ say() {
 say "imagehubfs --local mnt"
 "$build/imagehubfs" --local --state "$dir/state" --cache "$dir/cache" "$dir/mnt"
 cd "$dir/mnt"
-for _ in 1 2 3 4 5 6 7 8 9 10; do
+for _ in $(seq 100); do
 	cat credits >/dev/null 2>&1 && break
 	sleep 0.2
 done

@@ -77,7 +77,7 @@ static int find_hub(struct program *p, char **error)
 	status = check_hub(p, error);
 	if (status == STATUS_OK)
 		status = embedded_start(p->profile.state, p->options.local_options,
-			p->options.n_local_options, p->options.foreground, &p->embedded, error);
+			p->options.n_local_options, &p->embedded, error);
 	if (status == STATUS_OK) {
 		p->hub = xstrdup(p->embedded.url);
 		p->key = xstrdup(p->embedded.key);
@@ -154,6 +154,7 @@ static int serve(struct program *p, char **error)
 		status = start_engine(p, error);
 	if (status)
 		return status;
+	embedded_watch(&p->embedded);
 	const int rc = mount_run(p->mount, p->cat, p->engine, ready, p);
 	catalogue_ending(p->cat);
 	if (rc < 0)
@@ -189,6 +190,7 @@ static void finish(struct program *p)
 	profile_release(&p->profile);
 	free(p->hub);
 	free(p->key);
+	free(p->options.fuse_options);
 }
 
 static void say_error(char *error)
@@ -210,7 +212,7 @@ static void raise_descriptors(void)
 int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *error = NULL;
-	struct program p = {.background.pipe = -1, .embedded.input = -1};
+	struct program p = {.background.pipe = -1, .embedded = {.input = -1, .log = -1, .stop = -1}};
 	int status;
 
 	files_hold_standard();

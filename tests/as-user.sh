@@ -4,7 +4,7 @@
 # Root becomes one: a user of its own, with a home, who may open a /dev/fuse of its own. Both are only seen in
 # a mount namespace that ends with COMMAND; nothing of the system is changed. The user works on a copy of the
 # tree, as root's may be closed to others, with a TMPDIR of its own; $IMAGEHUBFS_BUILD (default: build) is
-# found there as well, and $SMALL_DISK is a file system of 2 MiB. Whoever is no root just runs COMMAND.
+# found there as well, and $SMALL_DISK is a file system of 4 MiB. Whoever is no root just runs COMMAND.
 # Exits with COMMAND's status, or with 77 where such a namespace cannot be made.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -42,7 +42,7 @@ name=user$id
 
 mkdir "$dir/own" "$dir/tree" "$dir/home" "$dir/tmp" "$dir/disk" "$dir/${build##*/}"
 mount -t tmpfs -o mode=755 none "$dir/own"
-mount -t tmpfs -o "size=2m,mode=700,uid=$id,gid=$id" none "$dir/disk"
+mount -t tmpfs -o "size=4m,mode=700,uid=$id,gid=$id" none "$dir/disk"
 mknod -m 666 "$dir/own/fuse" c 10 229 && mount --bind "$dir/own/fuse" /dev/fuse &&
 	: <>/dev/fuse || no "no /dev/fuse of one's own can be made here"
 { getent passwd; echo "$name:x:$id:$id:An ordinary user:$dir/home:/bin/bash"; } >"$dir/own/passwd"

@@ -3,6 +3,7 @@
 Both count what they received and what faults they really fired, as a fault test that fires none
 proves nothing.
 """
+import contextlib
 import json
 import re
 import socket
@@ -10,6 +11,8 @@ import struct
 import threading
 import time
 from http import client as http_client
+
+from harness import until
 
 
 def http(status, body=b"", headers=(), reason="X", length=True):
@@ -118,7 +121,8 @@ class FaultHub:
             if method == request[0] and re.fullmatch(pattern, request[1]):
                 answer = answer(request) if callable(answer) else answer
                 if (method, pattern) not in (("GET", r"/api/v1/models"), ("GET", r"/api/v1/credits")):
-                    self.fired += 1
+                    with self.lock:
+                        self.fired += 1
                 return answer
         return http(404, {"error": {"message": "no", "code": "notFound"}})
 
@@ -129,8 +133,28 @@ class BareHub(FaultHub):
 
     def __init__(self, hub, delay=0, bare=True):
         self.hub, self.delay = hub, delay
+        self.go, self.held = threading.Event(), 0  # POSTs whose answers wait for go
+        self.go.set()
         self.dropped = ("idempotency", "idempotent-replayed", "idempotency-key") if bare else ()
         super().__init__()
+
+    @contextlib.contextmanager
+    def holding(self):
+        """The real hub has taken an order, and its answer waits for the end of this."""
+        self.go.clear()
+        try:
+            until("an order", lambda: self.held)
+            yield
+        finally:
+            self.go.set()
+
+    def _wait(self):
+        if not self.go.is_set():
+            with self.lock:
+                self.held += 1
+            self.go.wait()
+            with self.lock:
+                self.held -= 1
 
     def _answer(self, request):
         method, path, headers, body = request
@@ -146,6 +170,7 @@ class BareHub(FaultHub):
             up.close()
         if method == "POST":
             time.sleep(self.delay)
+            self._wait()
         dropped = ("transfer-encoding", "content-length", "connection", *self.dropped)
         kept = [f"{k}: {v}" for k, v in answer.getheaders() if k.lower() not in dropped]
         return http(answer.status, body, headers=kept)
@@ -185,6 +210,7 @@ class PostProxy:
         self.fired = {}    # (direction, what) → how many
         self.stalled = {}  # prompt → sockets
         self.lengths = (0, 0)
+        self.leave = False  # nobody listens any more once a fault was fired
         self.reset = False  # POSTs are reset before a byte of them is read, and counted
         self.resets = 0
         self.lock = threading.Lock()
@@ -253,6 +279,8 @@ class PostProxy:
 
     def _fire(self, fault, prompt, sockets):
         """True when the sockets are kept open."""
+        if self.leave:
+            self.close()
         with self.lock:
             key = (fault[0], fault[2])
             self.fired[key] = self.fired.get(key, 0) + 1

@@ -20,7 +20,7 @@ FS = str(BUILD / "imagehubfs")
 HUB = str(BUILD / "imagehubd")
 SANITIZED = BUILD.name.startswith(("address", "thread", "undefined"))
 COUNTS = "coverage" in BUILD.name  # what is killed there counts nothing
-LIMIT = 20  # seconds that anything may take; sanitizers are slow
+LIMIT = 60  # seconds that anything may take; sanitizers are slow, and so are machines with other work
 ENV = dict(os.environ, LSAN_OPTIONS=f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0",
            ASAN_OPTIONS="detect_leaks=1:exitcode=99", UBSAN_OPTIONS="print_stacktrace=1",
            TSAN_OPTIONS=f"suppressions={ROOT}/tests/tsan.supp:halt_on_error=1:exitcode=66")
@@ -71,6 +71,46 @@ def sh(script, limit=LIMIT, check=True, cwd=None):
     return run("bash", "-c", script, limit=limit, check=check, cwd=cwd)
 
 
+def query(database, sql):
+    """What a database says that its owner may be using: its lines."""
+    done = run("sqlite3", "-cmd", f".timeout {LIMIT * 1000}", f"file:{database}?mode=ro", sql)
+    return done.stdout.split("\n")[:-1]
+
+
+def save(path, text):
+    """Writes a file by one open(2), write(2) and close(2), and raises what any of them said.
+
+    Python's own files write once more when they are closed after a write that failed."""
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
+    try:
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(fd, data):]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        raise
+    os.close(fd)
+
+
+def watches(pid):
+    """How many inotify watches a process has set; 0 while it is starting or gone."""
+    count = 0
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fdinfo"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                count += open(f"/proc/{pid}/fdinfo/{fd}").read().count("inotify wd")
+    return count
+
+
+def not_at_midnight(seconds=120):
+    """Waits for the next day where it would begin within so many seconds: what was spent today counts."""
+    def far():
+        now = time.localtime()
+        return 86400 - (now.tm_hour * 3600 + now.tm_min * 60 + now.tm_sec) > seconds
+    until("the next day", far, limit=seconds + LIMIT)
+
+
 def first_line(stream, limit=LIMIT):
     """The first line that a program prints, waited for."""
     ready, _, _ = select.select([stream], [], [], limit)
@@ -117,6 +157,12 @@ class Hub:
             self.process.wait(LIMIT)
             self.process = None
 
+    def let_go(self):
+        """A hub that was started with --hold does its work from now on."""
+        self.stop()
+        self.options.remove("--hold")
+        self.start()
+
     def curl(self, path, *argv, key=True, check=True, body=None):
         """The real curl: (status, headers by lower-case name, body bytes)."""
         argv = list(argv)
@@ -161,8 +207,7 @@ class Hub:
 
     def generations(self):
         """How many orders it has taken."""
-        return int(run("sqlite3", f"file:{self.data}/hub.db?mode=ro",
-                       "SELECT count(*) FROM generation").stdout)
+        return int(query(self.data / "hub.db", "SELECT count(*) FROM generation")[0])
 
     def close(self):
         if COUNTS and self.process:
@@ -207,6 +252,11 @@ class Mount:
             raise AssertionError(f"imagehubfs ended: {self.log.read_text()}")
         return "imagehubfs: mounted on" in self.log.read_text().rpartition("<<<")[2]
 
+    def helper(self):
+        """The pid of the process that announces names."""
+        named = lambda: run("pgrep", "-P", self.process.pid, "-x", "imagehubfs-note", check=False).stdout
+        return int(until("the helper", named))
+
     def unmount(self):
         """It is busy for a moment while the helper announces a name."""
         until("unmounting", lambda: run("fusermount3", "-u", self.path, check=False).returncode == 0
@@ -243,20 +293,38 @@ class Mount:
     def write(self, name, text):
         """Writes a prompt as a shell would; the path below requests/."""
         path = self.path / "requests" / name
-        path.write_text(text)
+        save(path, text)
         return path
 
-    def wait(self, name, check=True, limit=60):
+    def control(self, text):
+        """Writes to control, as one echo does."""
+        fd = os.open(self.path / "control", os.O_WRONLY | os.O_TRUNC)
+        try:
+            assert os.write(fd, text.encode()) == len(text.encode())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            raise
+        os.close(fd)
+
+    def wait(self, name, check=True, limit=2 * LIMIT):
         """Follows NAME.wait to its end; its lines."""
         stem = str(self.path / "requests" / name)
         done = run("cat", re.sub(r"\.prompt$", "", stem) + ".wait", limit=limit, check=check)
         return done.stdout.splitlines() if check else done
 
-    def status(self, name):
-        return (self.path / "requests" / f"{name}.status").read_text()
+    def text(self, name):
+        """A text of ours below requests/, once it is seen: a new name is announced before."""
+        def read():
+            with contextlib.suppress(FileNotFoundError):
+                return (self.path / "requests" / name).read_text()
+        return until(name, read)
 
-    def sql(self, query):
-        return run("sqlite3", "-readonly", self.state / "catalogue.db", query).stdout.split("\n")[:-1]
+    def status(self, name):
+        return self.text(f"{name}.status")
+
+    def sql(self, sql):
+        return query(self.state / "catalogue.db", sql)
 
     def check_state(self):
         """After an unmount: the database is whole, and nothing is left of what was removed."""

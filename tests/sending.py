@@ -2,7 +2,7 @@
 import sqlite3
 from collections import Counter
 
-from harness import until
+from harness import LIMIT, until
 
 
 def settled(mount):
@@ -22,7 +22,7 @@ def settled(mount):
 
 def sent(hub):
     """The texts of all POSTs that the hub took, each with how often."""
-    db = sqlite3.connect(f"file:{hub.data}/hub.db?mode=ro", uri=True, timeout=20)
+    db = sqlite3.connect(f"file:{hub.data}/hub.db?mode=ro", uri=True, timeout=LIMIT)
     try:
         return Counter(text for text, in db.execute("SELECT json_extract(wanted, '$.prompt') FROM generation"))
     finally:

@@ -33,7 +33,7 @@ int buf_add(struct buf *b, const void *bytes, size_t len);
 int buf_addstr(struct buf *b, const char *text);
 int buf_addch(struct buf *b, char c);
 int buf_printf(struct buf *b, const char *format, ...) PRINTF_LIKE(2, 3);
-int buf_vprintf(struct buf *b, const char *format, va_list args);
+int buf_vprintf(struct buf *b, const char *format, va_list args) PRINTF_LIKE(2, 0);
 
 /* Hands the contents over as an owned string and leaves the buffer empty and reusable, holding no
  * memory (data is NULL until the next append). */

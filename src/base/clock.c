@@ -50,7 +50,9 @@ char *clock_format_iso(int64_t wall_ms, char text[CLOCK_TEXT_SIZE])
 
 	if (!gmtime_r(&t.tv_sec, &tm))
 		tm = (struct tm){.tm_year = 70, .tm_mday = 1};
-	const size_t n = strftime(text, CLOCK_TEXT_SIZE, "%Y-%m-%dT%H:%M:%S", &tm);
+	/* strftime() would write the year 1 as "1". */
+	size_t n = (size_t)snprintf(text, CLOCK_TEXT_SIZE, "%04d", tm.tm_year + 1900);
+	n += strftime(text + n, CLOCK_TEXT_SIZE - n, "-%m-%dT%H:%M:%S", &tm);
 	snprintf(text + n, CLOCK_TEXT_SIZE - n, ".%03dZ", (int)(t.tv_nsec / 1000000));
 	return text;
 }

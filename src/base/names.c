@@ -52,6 +52,22 @@ bool names_is_utf8(const void *bytes, size_t len)
 	return true;
 }
 
+void names_make_utf8(char *text)
+{
+	size_t left = strlen(text);
+
+	while (left > 0) {
+		size_t n = sequence((unsigned char *)text, left);
+
+		if (n == 0) {
+			*text = '?';
+			n = 1;
+		}
+		text += n;
+		left -= n;
+	}
+}
+
 size_t names_utf8_length(const char *text, size_t len)
 {
 	size_t count = 0;

@@ -12,6 +12,8 @@
 bool names_is_utf8(const void *bytes, size_t len);
 /* How many Unicode code points well-formed UTF-8 holds. */
 size_t names_utf8_length(const char *text, size_t len);
+/* Makes a text fit to be shown: each byte that is not of well-formed UTF-8 becomes a '?'. */
+void names_make_utf8(char *text);
 /* How many bytes of a text may be shown when at most `most` are wanted: no character is cut. */
 size_t names_utf8_cut(const char *text, size_t most);
 

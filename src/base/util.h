@@ -56,6 +56,9 @@ char *xvasprintf(const char *format, va_list args) PRINTF_LIKE(1, 0)
  * returns code, so that a failing function can end with `return fail(error, -EINVAL, "…")`.
  */
 int fail(char **error, int code, const char *format, ...) PRINTF_LIKE(3, 4);
+#ifdef __clang_analyzer__ /* it does not look into functions of a variable number of arguments */
+#define fail(error, code, ...) (fail(error, code, __VA_ARGS__), (code))
+#endif
 
 /* Calls that have cost others dearly do not compile. */
 #pragma GCC poison strcpy strcat sprintf vsprintf strtok gets tmpnam mktemp

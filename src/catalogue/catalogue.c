@@ -1,5 +1,4 @@
 #include "catalogue/catalogue.h"
-#include "base/clock.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "catalogue/internal.h"
@@ -9,9 +8,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-
-/* A mount that has just been unmounted says in a moment that it ends. */
-enum { LOCK_WAIT_MS = 500 };
 
 int64_t timespec_to_ns(struct timespec t)
 {
@@ -48,6 +44,9 @@ static int open_folder(int dir, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
+/* fusermount3 -u returns when the mount is gone; its process then still ends what is under way. */
+enum { LOCK_WAIT_MS = 3000 };
+
 static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **error)
 {
 	pid_t holder = 0;
@@ -60,9 +59,9 @@ static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **
 	if (busy)
 		*busy = true;
 	return fail(error, -EBUSY,
-		"the state in %s is in use by process %d; a second mount takes a profile of its own: "
-		"--profile NAME",
-		dir, (int)holder);
+		"the state in %s is in use by process %d (kill %d ends it); a second mount takes a "
+		"profile of its own: --profile NAME",
+		dir, (int)holder, (int)holder);
 }
 
 /* The root of /requests belongs to whoever mounts first. */
@@ -164,6 +163,48 @@ static int clean_up(struct catalogue *cat)
 	return rc < 0 ? rc : 0;
 }
 
+/* ---- a copy ---- */
+
+/* When the database's file was made here, owned; a copy of it is another file. NULL where the file system
+ * does not tell. */
+static char *birth(struct catalogue *cat)
+{
+	struct statx x;
+
+	if (statx(cat->dir, "catalogue.db", AT_SYMLINK_NOFOLLOW, STATX_BTIME, &x) < 0 ||
+		!(x.stx_mask & STATX_BTIME))
+		return NULL;
+	return xasprintf("%lld.%09u", (long long)x.stx_btime.tv_sec, x.stx_btime.tv_nsec);
+}
+
+static bool has_unsent(struct catalogue *cat)
+{
+	int64_t found;
+
+	return db_get_int(cat->db, &found,
+		"SELECT 1 FROM node WHERE pending <> 0 UNION ALL"
+		" SELECT 1 FROM request_count WHERE state IN ('queued', 'held') AND n > 0 LIMIT 1",
+		"") != 0;
+}
+
+/* A backup that was put back, or a copy that another mount uses as well: what waits in it may have been
+ * sent since, and hubs do not know a repeated request. So nothing is sent from it before the user says so. */
+static int check_copy(struct catalogue *cat)
+{
+	CLEANUP_FREE char *then = catalogue_setting(cat, "birth");
+	CLEANUP_FREE char *now = birth(cat);
+
+	if (!now || (then && strcmp(then, now) == 0))
+		return 0;
+	catalogue_begin(cat, DB_NORMAL);
+	int rc = catalogue_set(cat, "birth", now);
+	if (rc == 0 && then && has_unsent(cat)) {
+		log_warning("the state is a copy, or was restored from a backup: nothing is sent until resume");
+		rc = catalogue_set(cat, "paused", CATALOGUE_COPIED);
+	}
+	return catalogue_end(cat, rc);
+}
+
 static int open_all(struct catalogue *cat, const char *dir, bool *busy, char **error)
 {
 	CLEANUP_FREE char *path = files_join(dir, "catalogue.db");
@@ -187,6 +228,8 @@ static int open_all(struct catalogue *cat, const char *dir, bool *busy, char **e
 	rc = prepare_root(cat);
 	if (rc >= 0)
 		rc = clean_up(cat);
+	if (rc >= 0)
+		rc = check_copy(cat);
 	return rc < 0 ? fail(error, rc, "%s cannot be written: %s", path, strerror(-rc)) : 0;
 }
 

@@ -41,8 +41,8 @@
 struct catalogue;
 
 /* Creates the directory when it is missing, locks it, opens and migrates the database, removes
- * what a crash left. NULL with *error; when another process holds the lock, *error names its pid
- * and *busy (may be NULL) is set. */
+ * what a crash left. A copy with something unsent in it is paused. NULL with *error; when another process holds the lock for longer than it
+ * takes to end after an unmount, *error names its pid and *busy (may be NULL) is set. */
 struct catalogue *catalogue_open(const char *dir, bool *busy, char **error);
 /* Closing is near: who wants to open it waits for that instead of being told that it is in use. */
 void catalogue_ending(struct catalogue *cat);
@@ -56,6 +56,7 @@ int catalogue_end(struct catalogue *cat, int rc);
 int catalogue_sync(struct catalogue *cat);
 
 /* Settings: small texts by name ("hub", "paused", "idempotent", "models", …). */
+#define CATALOGUE_COPIED "copied" /* a value of "paused": the state is a copy with something unsent */
 char *catalogue_setting(struct catalogue *cat, const char *name); /* owned, NULL when not set */
 int catalogue_set(struct catalogue *cat, const char *name, const char *value); /* NULL unsets */
 

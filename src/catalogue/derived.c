@@ -104,7 +104,8 @@ static int find_text(struct catalogue *cat, int64_t dir, const char *name, struc
 	const char *dot = strrchr(name, '.');
 	struct source s;
 
-	if (!dot || (strcmp(dot, ".status") && strcmp(dot, ".error") && strcmp(dot, ".wait")))
+	if (!dot || (strcmp(dot, ".status") != 0 && strcmp(dot, ".error") != 0 &&
+			    strcmp(dot, ".wait") != 0))
 		return -ENOENT;
 	const int rc = find_source(cat, dir, name, (size_t)(dot - name), &s);
 	if (rc < 0)

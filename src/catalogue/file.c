@@ -18,6 +18,7 @@ struct open_file {
 	uint64_t changes; /* made so far; counted when they are done, so that whoever flushes behind
 			   * a change finds it */
 	uint64_t synced;  /* so many of them are durable */
+	uint64_t flushed; /* so many of them a writer has closed behind */
 	int error;	  /* what a writer was told (a full disk): the content is not whole */
 	bool killed;	  /* the last writer that flushed was being killed */
 	bool unlinked;	  /* the row goes with the last handle */
@@ -277,7 +278,7 @@ int file_flush(struct file *f, bool killed)
 	if (!f->writable)
 		return 0;
 	pthread_mutex_lock(&cat->files_lock);
-	const uint64_t changes = o->changes;
+	const uint64_t changes = o->flushed = o->changes;
 	const bool dirty = changes != o->synced;
 	if (dirty || killed)
 		o->killed = killed;
@@ -493,6 +494,15 @@ bool file_has_writer(struct catalogue *cat, int64_t id)
 	const bool writer = o && o->writers > 0;
 	pthread_mutex_unlock(&cat->files_lock);
 	return writer;
+}
+
+bool file_is_midway(struct catalogue *cat, int64_t id)
+{
+	pthread_mutex_lock(&cat->files_lock);
+	const struct open_file *o = find(cat, id);
+	const bool midway = o && o->writers > 0 && o->changes != o->flushed;
+	pthread_mutex_unlock(&cat->files_lock);
+	return midway;
 }
 
 bool file_is_changing(struct catalogue *cat, int64_t id)

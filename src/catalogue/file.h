@@ -60,6 +60,9 @@ int file_settle(struct catalogue *cat, int64_t id, struct file_closed *closed);
 
 /* Whether any handle for writing is open on the node. */
 bool file_has_writer(struct catalogue *cat, int64_t id);
+/* Whether a writer has it open and has changed it since anybody closed it (whose RELEASE comes behind
+ * close(2)). */
+bool file_is_midway(struct catalogue *cat, int64_t id);
 /* Whether a live writer has changed it and has not left yet (or its leaving is not noted yet). */
 bool file_is_changing(struct catalogue *cat, int64_t id);
 /* The content of a file up to a cap into out (-EFBIG beyond it). */

@@ -202,13 +202,25 @@ int generation_answered(struct catalogue *cat, int64_t id, const char *response_
 	return rc < 0 ? rc : 0;
 }
 
-int generation_forget(struct catalogue *cat, int64_t id)
+static int set_removed(struct catalogue *cat, int64_t id, bool removed)
 {
 	catalogue_begin(cat, DB_NORMAL);
-	int rc = db_run(cat->db, "UPDATE generation SET removed = 1 WHERE id = ?", "i", id);
+	int rc = db_run(cat->db, "UPDATE generation SET removed = ? WHERE id = ?", "ii",
+		(int64_t)removed, id);
 	if (rc >= 0)
-		rc = db_run(cat->db, "UPDATE image SET removed = 1 WHERE generation = ?", "i", id);
+		rc = db_run(cat->db, "UPDATE image SET removed = ? WHERE generation = ?", "ii",
+			(int64_t)removed, id);
 	return catalogue_end(cat, rc < 0 ? rc : 0);
+}
+
+int generation_forget(struct catalogue *cat, int64_t id)
+{
+	return set_removed(cat, id, true);
+}
+
+int generation_recall(struct catalogue *cat, int64_t id)
+{
+	return set_removed(cat, id, false);
 }
 
 int generation_hide(struct catalogue *cat, int64_t id, unsigned bit)

@@ -80,6 +80,8 @@ int generation_update(struct catalogue *cat, struct generation *g);
 int generation_answered(struct catalogue *cat, int64_t id, const char *response_json);
 /* Removes it from view (and its images); its row stays, so that the id is not asked for again. */
 int generation_forget(struct catalogue *cat, int64_t id);
+/* Undoes that: the hub has given its id to another order. */
+int generation_recall(struct catalogue *cat, int64_t id);
 int generation_hide(struct catalogue *cat, int64_t id, unsigned bit);
 
 /* Inserts an image, or updates the one with this generation and number (id filled in). The hash is

@@ -48,7 +48,8 @@ static int walk_path(struct walk *w, const char *path)
 		return -EXDEV;
 	if (strlen(path) > PATH_MAX_BYTES)
 		return -ENAMETOOLONG;
-	rest = copy = xstrdup(path);
+	copy = xstrdup(path);
+	rest = copy;
 	while (rc == 0 && (part = strsep(&rest, "/")) != NULL)
 		rc = step(w, part);
 	return rc;

@@ -29,10 +29,16 @@ int promise_keep(struct catalogue *cat, int64_t id, int fd)
 	return rc < 0 ? rc : 0;
 }
 
+/* Mostly there is none: to see that takes no lock for writing. */
 int promise_drop(struct catalogue *cat, int64_t id)
 {
-	const int rc = db_run(cat->db, "DELETE FROM promise WHERE node = ?", "i", id);
+	int64_t kept;
 
+	db_lock(cat->db);
+	int rc = db_get_int(cat->db, &kept, "SELECT 1 FROM promise WHERE node = ?", "i", id);
+	if (rc > 0)
+		rc = db_run(cat->db, "DELETE FROM promise WHERE node = ?", "i", id);
+	db_unlock(cat->db);
 	return rc < 0 ? rc : 0;
 }
 

@@ -1,6 +1,7 @@
 #include "catalogue/request.h"
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/names.h"
 #include "catalogue/generation.h"
 #include "catalogue/internal.h"
 #include <errno.h>
@@ -149,8 +150,8 @@ int request_latest_at(struct catalogue *cat, const char *path, struct request *o
 	db_lock(cat->db);
 	return read_one(cat,
 		db_query(cat->db,
-			"SELECT " COLUMNS " FROM request WHERE path = ? ORDER BY id DESC LIMIT 1", "s",
-			path),
+			"SELECT " COLUMNS " FROM request WHERE path = ?"
+			" ORDER BY turn DESC, id DESC LIMIT 1", "s", path),
 		out);
 }
 
@@ -183,6 +184,9 @@ static int collect_ids(struct db_rows *r, int64_t *ids, int max)
 	return rc < 0 ? rc : n;
 }
 
+/* Retry-After is capped at an hour (net.h): who would wait for longer waits for a clock that was set back. */
+#define IS_DUE "(not_before <= ?3 OR not_before - ?3 > 3600000)"
+
 /* The partial index serves only a query that implies its condition literally; without it a queue of
  * three looks through a million that are done. */
 int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms, int64_t after,
@@ -193,8 +197,24 @@ int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms
 		db_query(cat->db,
 			"SELECT id FROM request WHERE state = ?"
 			" AND state IN ('queued', 'held', 'sending', 'running', 'unknown')"
-			" AND id > ? AND not_before <= ? ORDER BY id LIMIT ?",
+			" AND id > ? AND " IS_DUE " ORDER BY id LIMIT ?",
 			"siii", state_names[state], after, now_ms, (int64_t)max),
+		ids, max);
+	db_unlock(cat->db);
+	return n;
+}
+
+int request_held(struct catalogue *cat, enum hold hold, int64_t low_most, int64_t high_most,
+	int64_t after, int64_t *ids, int max)
+{
+	db_lock(cat->db);
+	const int n = collect_ids(
+		db_query(cat->db,
+			"SELECT id FROM request WHERE state = 'held'"
+			" AND state IN ('queued', 'held', 'sending', 'running', 'unknown')"
+			" AND id > ? AND hold = ? AND price_low <= ? AND price_high <= ?"
+			" ORDER BY id LIMIT ?",
+			"isiii", after, hold_names[hold], low_most, high_most, (int64_t)max),
 		ids, max);
 	db_unlock(cat->db);
 	return n;
@@ -266,8 +286,9 @@ static int insert_row(struct catalogue *cat, struct request *r)
 	const int rc = db_run(cat->db,
 		"INSERT INTO request(node, path, hash, wanted, n_references, key, retries, state,"
 		" hold, approved, reason, text, generation, price_low, price_high, charged,"
-		" balance_before, balance_after, attempts, not_before, created, sent, changed)"
-		" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		" balance_before, balance_after, attempts, not_before, created, sent, changed, turn)"
+		" VALUES(?,?2,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
+		" (SELECT coalesce(max(turn), 0) FROM request WHERE path = ?2))",
 		"isbsisississiiiiiiiiiii", r->node, r->path, (const void *)r->hash,
 		sizeof r->hash, wanted, (int64_t)r->n_references, r->key, (int64_t)r->retries,
 		state_names[r->state], hold_names[r->hold], (int64_t)r->approved,
@@ -321,6 +342,22 @@ int request_give(struct catalogue *cat, int64_t id, int64_t node)
 		rc = db_run(cat->db, "UPDATE request SET node = ? WHERE id = ? AND node <> ?",
 			"iii", node, id, node);
 	return catalogue_end(cat, rc < 0 ? rc : 0);
+}
+
+int request_leaves(struct catalogue *cat, const struct node *n)
+{
+	if (n->request == 0)
+		return 0;
+	CLEANUP_FREE char *path = tree_path(cat, n->id);
+	const char *slash = path ? strrchr(path, '/') : NULL;
+	if (!slash || !names_is_prompt(slash + 1))
+		return 0;
+	const int rc = db_run(cat->db,
+		"UPDATE request SET path = ?1,"
+		" turn = (SELECT coalesce(max(turn), 0) + 1 FROM request WHERE path = ?1)"
+		" WHERE id = ?2 AND node = ?3",
+		"sii", path, n->request, n->id);
+	return rc < 0 ? rc : 0;
 }
 
 static int update_row(struct catalogue *cat, struct request *r, enum request_state from)

@@ -36,7 +36,8 @@ enum { REQUEST_HASH_SIZE = 32, REQUEST_KEY_SIZE = 40 };
 struct request {
 	int64_t id;
 	int64_t node;		 /* the prompt file; it may be gone */
-	char *path;		 /* its path at the commit: "requests/cat.prompt" */
+	char *path;		 /* its path at the commit, "requests/cat.prompt"; or, once it was moved and
+				  * is gone, its last */
 	unsigned char hash[REQUEST_HASH_SIZE]; /* SHA-256 of the file's bytes: the same saved again
 						* spends nothing */
 	struct order order;	 /* as sent; model NULL until it was chosen at the first dispatch */
@@ -91,8 +92,13 @@ struct request_brief {
 };
 int request_brief(struct catalogue *cat, int64_t id, struct request_brief *out);
 int request_of_generation(struct catalogue *cat, int64_t generation, struct request *out);
-/* The latest request that was made of a file with that path. */
+/* The latest request of the file that had that path last: made of it there or, when it was moved there
+ * since, elsewhere. */
 int request_latest_at(struct catalogue *cat, const char *path, struct request *out);
+/* To be called before a file loses its name, in that transaction: its latest request is found by the
+ * path that it has now, where it is a prompt's. */
+struct node;
+int request_leaves(struct catalogue *cat, const struct node *n);
 /* Makes a request the latest of that node, which has taken the place of the one that it was made of;
  * nothing is pending then, and a draft's note is gone. */
 int request_give(struct catalogue *cat, int64_t id, int64_t node);
@@ -114,6 +120,10 @@ int request_change(struct catalogue *cat, struct request *r, enum request_state 
  * returns how many. now_ms INT64_MAX for all. */
 int request_list(struct catalogue *cat, enum request_state state, int64_t now_ms, int64_t after,
 	int64_t *ids, int max);
+/* Ids of what is held by that and costs at most so much, by the lower and the upper estimate; otherwise as
+ * request_list(). */
+int request_held(struct catalogue *cat, enum hold hold, int64_t low_most, int64_t high_most,
+	int64_t after, int64_t *ids, int max);
 /* Ids of one prompt's queued and held requests after the id `after`, oldest first; at most max;
  * returns how many. */
 int request_unsent_of_node(struct catalogue *cat, int64_t node, int64_t after, int64_t *ids, int max);
@@ -132,7 +142,8 @@ int request_charge_settle(struct catalogue *cat, int64_t request, int64_t credit
 int request_charge_merge(struct catalogue *cat, int64_t request);
 /* How many are open: POSTs of which it is not known whether they were charged. */
 int64_t request_charges_open(struct catalogue *cat, int64_t request);
-/* Credits charged or possibly charged since a wall time, what is in flight included. */
+/* Credits charged or possibly charged since a wall time (counted from its quarter of an hour on), what is
+ * in flight included. Its cost does not grow with their number. */
 int64_t request_spent_since(struct catalogue *cat, int64_t since_ms);
 /* Credits that what is in flight may still take from the balance. */
 int64_t request_in_flight(struct catalogue *cat);

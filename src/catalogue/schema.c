@@ -93,5 +93,22 @@ const char *const schema_migrations[] = {
 	 * the disk: see catalogue/promise.c. */
 	"CREATE TABLE promise(node INTEGER PRIMARY KEY REFERENCES node(id) ON DELETE CASCADE,"
 	" mtime INTEGER NOT NULL, content BLOB NOT NULL) STRICT;",
+
+	/* Which of the requests of a path was the last that its file had when it gave up the name: a turn
+	 * begins with each file that does. */
+	"ALTER TABLE request ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;"
+	"DROP INDEX request_path;"
+	"CREATE INDEX request_path ON request(path, turn);",
+
+	/* The sum of the charges of each quarter of an hour: the day's is asked for before every POST. */
+	"CREATE TABLE charge_sum(quarter INTEGER PRIMARY KEY, credits INTEGER NOT NULL) STRICT;"
+	"INSERT INTO charge_sum SELECT at / 900000, sum(credits) FROM charge GROUP BY 1;"
+	"DROP INDEX charge_at;"
+	"CREATE TRIGGER charge_inserted AFTER INSERT ON charge BEGIN"
+	" INSERT INTO charge_sum VALUES(new.at / 900000, new.credits)"
+	"  ON CONFLICT(quarter) DO UPDATE SET credits = credits + new.credits; END;"
+	"CREATE TRIGGER charge_settled AFTER UPDATE OF credits ON charge BEGIN"
+	" UPDATE charge_sum SET credits = credits + new.credits - old.credits"
+	"  WHERE quarter = new.at / 900000; END;",
 };
 const int schema_count = (int)ARRAY_SIZE(schema_migrations);

@@ -220,10 +220,13 @@ int tree_delete_row(struct catalogue *cat, int64_t id)
  * commit (end_detached()): a transaction that is undone must not have lost it. */
 static int detach(struct catalogue *cat, const struct node *n)
 {
-	int rc = db_run(cat->db,
-		"UPDATE node SET parent = NULL, name = NULL, pending = 0, ctime = ? WHERE id = ?",
-		"ii", now_ns(), n->id);
+	int rc = request_leaves(cat, n);
 
+	if (rc == 0)
+		rc = db_run(cat->db,
+			"UPDATE node SET parent = NULL, name = NULL, pending = 0, ctime = ?"
+			" WHERE id = ?",
+			"ii", now_ns(), n->id);
 	if (rc >= 0 && (!S_ISREG(n->st.st_mode) || !file_is_open(cat, n->id)))
 		rc = tree_delete_row(cat, n->id);
 	return rc < 0 ? rc : 0;
@@ -378,6 +381,10 @@ static int rename_locked(struct catalogue *cat, int64_t parent, const char *name
 		return 0;
 
 	rc = check_rename(cat, &out->moved, found == 0 ? &to : NULL, parent, new_parent, flags);
+	if (rc == 0 && was && !is)
+		rc = request_leaves(cat, &out->moved);
+	else if (rc == 0 && found == 0 && is && !was && (flags & RENAME_EXCHANGE))
+		rc = request_leaves(cat, &to);
 	if (rc == 0)
 		rc = move(cat, &out->moved, found == 0 ? &to : NULL, parent, name, new_parent,
 			new_name, flags);

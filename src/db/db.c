@@ -350,6 +350,21 @@ int64_t db_scanned(struct db *db)
 
 /* ---- transactions ---- */
 
+/* A literal without arguments or rows, kept prepared. */
+static int run_kept(struct db *db, const char *sql)
+{
+	struct db_rows *r = prepared(db, sql);
+
+	if (!r->stmt) {
+		db->broken_open--;
+		return r->error;
+	}
+	errno = 0;
+	const int rc = db_errno(db, sqlite3_step(r->stmt), sql);
+	sqlite3_reset(r->stmt);
+	return rc;
+}
+
 int db_begin(struct db *db, enum db_durability durability)
 {
 	db_lock(db);
@@ -360,7 +375,7 @@ int db_begin(struct db *db, enum db_durability durability)
 	db->wants_full = durability == DB_FULL;
 	db->poison = set_full(db, db->wants_full);
 	if (db->poison == 0)
-		db->poison = db_exec(db, "BEGIN IMMEDIATE");
+		db->poison = run_kept(db, "BEGIN IMMEDIATE");
 	return db->poison;
 }
 
@@ -448,7 +463,7 @@ static int commit(struct db *db)
 	int rc = db->poison;
 
 	if (rc == 0)
-		rc = lost(db) ? db->poison : db_exec(db, "COMMIT");
+		rc = lost(db) ? db->poison : run_kept(db, "COMMIT");
 	if (rc < 0) {
 		db_undo(db);
 		return rc;

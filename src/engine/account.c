@@ -177,14 +177,27 @@ int64_t account_known_balance(struct engine *e, int64_t *as_of_ms)
 	return credits;
 }
 
-/* While requests wait for credits, the balance is watched, so that they go on by themselves. */
+bool account_is_old(int64_t as_of_ms, int64_t age_ms)
+{
+	const int64_t age = clock_wall_ms() - as_of_ms;
+
+	return age < 0 || age > age_ms;
+}
+
+void account_watch_balance(struct engine *e)
+{
+	struct refresh *r = &e->balance_refresh;
+
+	if (!r->call && !timer_armed(&r->timer))
+		timer_set(&e->timers, &r->timer, clock_mono_ms() + BALANCE_WATCH_MS);
+}
+
 static void watch_if_held(struct engine *e)
 {
 	int64_t counts[REQUEST_STATES];
 
 	if (request_counts(e->cat, counts) == 0 && counts[REQUEST_HELD] > 0)
-		timer_set(&e->timers, &e->balance_refresh.timer,
-			clock_mono_ms() + BALANCE_WATCH_MS);
+		account_watch_balance(e);
 }
 
 void account_balance_reply(struct engine *e, const struct net_reply *reply)
@@ -249,7 +262,7 @@ void engine_want_balance(struct engine *e)
 	int64_t as_of = 0;
 
 	account_known_balance(e, &as_of);
-	if (clock_wall_ms() - as_of > BALANCE_FRESH_MS)
+	if (account_is_old(as_of, BALANCE_FRESH_MS))
 		engine_post(e, want_balance, 0, NULL);
 }
 

@@ -117,7 +117,7 @@ static struct stream *stream_of(struct ahead *a, int64_t image)
 /* Up to n pictures behind `from` on which all orders that are possible agree. */
 static int agreed(struct ahead *a, unsigned orders, int64_t from, int64_t *ids, int n)
 {
-	int64_t other[AHEAD_MOST];
+	int64_t other[AHEAD_MOST] = {0};
 	bool first = true;
 
 	for (int o = 0; o < IMAGE_ORDERS && n > 0; o++) {

@@ -338,8 +338,8 @@ static void conclude(struct posting *p)
 
 	if (rc == 0) {
 		/* What a try did not cost is left for others. */
-		if (p->fate != FATE_ACCEPTED && p->e->config.max_spend >= 0)
-			submit_unhold(p->e, false);
+		if (p->fate != FATE_ACCEPTED)
+			submit_budget_freed(p->e);
 		p->e->kicked = true;
 		answer_drop(p);
 		return;

@@ -11,7 +11,8 @@
 enum { NAME_SIZE = 48, FOLDERS = 256 };
 
 struct cache {
-	int dir;
+	char *path;
+	int dir; /* always the same number: see make_again() */
 	int64_t max;
 	pthread_mutex_t lock;
 	int64_t total; /* under lock; -1 before the scan */
@@ -110,7 +111,7 @@ struct cache *cache_open(const char *dir, int64_t max, char **error)
 		return NULL;
 	}
 	struct cache *c = xcalloc(1, sizeof *c);
-	*c = (struct cache){.dir = fd, .max = max, .total = -1};
+	*c = (struct cache){.path = xstrdup(dir), .dir = fd, .max = max, .total = -1};
 	pthread_mutex_init(&c->lock, NULL);
 	walk_folder(c, "tmp", drop, NULL);
 	return c;
@@ -122,7 +123,27 @@ void cache_close(struct cache *c)
 		return;
 	close(c->dir);
 	pthread_mutex_destroy(&c->lock);
+	free(c->path);
 	free(c);
+}
+
+/* The folder of temporary files, when somebody has cleared the cache away; with the cache's own, which
+ * then takes the old one's descriptor. */
+static int make_again(struct cache *c)
+{
+	struct stat st;
+	int rc = 0;
+
+	if (fstat(c->dir, &st) < 0)
+		return -errno;
+	if (st.st_nlink == 0) {
+		rc = files_mkdir_private(c->path);
+		CLEANUP_CLOSE int fd = rc < 0 ? -1 : open(c->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (rc == 0 && (fd < 0 || dup3(fd, c->dir, O_CLOEXEC) < 0))
+			rc = -errno;
+	}
+	return rc < 0 ? rc : make_folder(c->dir, "tmp");
 }
 
 /* ---- one picture ---- */
@@ -149,7 +170,14 @@ int cache_begin(struct cache *c, int64_t image)
 	char name[NAME_SIZE];
 
 	tmp_name_of(image, name);
-	const int fd = openat(c->dir, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int fd = openat(c->dir, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 && errno == ENOENT) {
+		const int rc = make_again(c);
+
+		if (rc < 0)
+			return rc;
+		fd = openat(c->dir, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	}
 	return fd < 0 ? -errno : fd;
 }
 
@@ -210,14 +238,19 @@ static void add_up(struct cache *c, int folder, const char *name, int64_t image,
 		*(int64_t *)arg += on_disk(&st);
 }
 
+static void set_total(struct cache *c, int64_t total)
+{
+	pthread_mutex_lock(&c->lock);
+	c->total = total;
+	pthread_mutex_unlock(&c->lock);
+}
+
 void cache_scan(struct cache *c)
 {
 	int64_t total = 0;
 
 	walk(c, add_up, &total);
-	pthread_mutex_lock(&c->lock);
-	c->total = total;
-	pthread_mutex_unlock(&c->lock);
+	set_total(c, total);
 }
 
 int64_t cache_total(struct cache *c)
@@ -241,6 +274,7 @@ struct aged {
 struct ages {
 	struct aged *items;
 	size_t count, alloc;
+	int64_t bytes; /* of all */
 };
 
 static void note_age(struct cache *c, int folder, const char *name, int64_t image, void *arg)
@@ -257,6 +291,7 @@ static void note_age(struct cache *c, int folder, const char *name, int64_t imag
 	}
 	ages->items[ages->count++] = (struct aged){
 		image, (int64_t)st.st_atim.tv_sec * 1000000000 + st.st_atim.tv_nsec};
+	ages->bytes += on_disk(&st);
 }
 
 static int older(const void *a, const void *b)
@@ -274,6 +309,7 @@ void cache_trim(struct cache *c, bool (*busy)(void *arg, int64_t image), void *a
 	if (!cache_is_over(c))
 		return;
 	walk(c, note_age, &ages);
+	set_total(c, ages.bytes); /* others may have removed files */
 	qsort(ages.items, ages.count, sizeof *ages.items, older);
 	for (size_t i = 0; i < ages.count && cache_total(c) > wanted; i++)
 		if (!busy(arg, ages.items[i].image))

@@ -6,10 +6,11 @@
  *
  * A file is there whole or not at all: it is written under a temporary name (tmp/ID), synced and
  * renamed. Temporary files of a crash are removed by cache_open(). What is in the cache can always
- * be fetched again, so losing it costs time and never credits.
+ * be fetched again, so losing it costs time and never credits: also when somebody clears it away under
+ * a mount, whose next download makes the folders anew.
  *
- * The total is counted in blocks on disk, once at cache_scan() (a walk) and then by every finish and
- * removal. Least recently read is judged by the file's atime, which cache_touch() sets. Threads: any;
+ * The total is counted in blocks on disk, once at cache_scan() (a walk), then by every finish and
+ * removal, and anew by every trim. Least recently read is judged by the file's atime, which cache_touch() sets. Threads: any;
  * one lock of its own, never held across a walk.
  */
 #ifndef ENGINE_CACHE_H
@@ -25,7 +26,7 @@ void cache_close(struct cache *c);
 /* A descriptor of a picture that is there with exactly that size; -ENOENT. A file of another size
  * is removed. */
 int cache_find(struct cache *c, int64_t image, int64_t size);
-/* A new temporary file for an image; a descriptor, -ENOSPC, -EIO. */
+/* A new temporary file for an image; a descriptor or a negative errno. One thread at a time. */
 int cache_begin(struct cache *c, int64_t image);
 /* Makes the temporary file durable and the picture findable. */
 int cache_finish(struct cache *c, int64_t image, int fd);

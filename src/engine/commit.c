@@ -114,7 +114,8 @@ static int last_submitted(struct engine *e, const struct reading *r, struct requ
 	return 0;
 }
 
-/* Whether this content was submitted last under this file. A withdrawn request was not. */
+/* Whether this content was submitted last under this file. A request that was withdrawn before it was
+ * sent was not; one that may have been paid, and that the user has let rest, was. */
 static bool is_old_news(struct engine *e, const struct reading *r, const unsigned char *hash)
 {
 	struct request last;
@@ -122,7 +123,8 @@ static bool is_old_news(struct engine *e, const struct reading *r, const unsigne
 
 	if (last_submitted(e, r, &last) < 0)
 		return false;
-	same = last.state != REQUEST_CANCELED && memcmp(last.hash, hash, sizeof last.hash) == 0;
+	same = (last.state != REQUEST_CANCELED || request_may_be_charged(&last)) &&
+		memcmp(last.hash, hash, sizeof last.hash) == 0;
 	request_release(&last);
 	return same;
 }
@@ -159,14 +161,19 @@ static bool unchanged(struct engine *e, const struct reading *r, bool force)
 static int take_over(struct engine *e, const struct reading *r)
 {
 	struct request last;
+	struct node before;
 	int rc = last_submitted(e, r, &last);
 
 	if (rc < 0)
 		return -EAGAIN;
+	/* Removed and written anew, not saved by an editor that keeps the old one as a backup. */
+	const bool removed = tree_get(e->cat, last.node, &before) < 0;
 	catalogue_begin(e->cat, DB_NORMAL);
 	rc = unchanged(e, r, false) ? request_give(e->cat, last.id, r->node.id) : -EAGAIN;
 	rc = catalogue_end(e->cat, rc);
 	engine_tell(e, CHANGE_REQUEST, r->node.id, last.id, last.generation, 0);
+	if (rc == 0 && removed)
+		engine_tell(e, CHANGE_NAMES, r->node.id, 0, 0, 0);
 	request_release(&last);
 	return rc;
 }

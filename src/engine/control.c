@@ -9,9 +9,10 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { BATCH = 64, FOLDER_MAX = 100000 };
+enum { BATCH = 64 };
 
-/* ---- verbs on one prompt: 0 done, -EINVAL with *error when its state does not allow it ---- */
+/* ---- verbs on one prompt: 0 done, -EINVAL with *error when its state does not allow it. What they have
+ * moved becomes durable at the end of the line, at once for a whole folder. ---- */
 
 typedef int verb_fn(struct engine *e, const struct node *n, char **error);
 
@@ -62,7 +63,7 @@ static int do_retry(struct engine *e, const struct node *n, char **error)
 		r.reason = OUTCOME_OK;
 		r.attempts = 0;
 		r.not_before_ms = 0;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL, "retry, by the user"),
+		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_NORMAL, NULL, "retry, by the user"),
 			error);
 	} else {
 		rc = not_now(&r, "retry", error);
@@ -71,47 +72,62 @@ static int do_retry(struct engine *e, const struct node *n, char **error)
 	return rc;
 }
 
-static int do_cancel(struct engine *e, const struct node *n, char **error)
+static int cancel(struct engine *e, struct request *r, char **error)
 {
+	r->generation = 0;
+	if (!life_may(r->state, REQUEST_CANCELED))
+		return not_now(r, "cancel", error);
+	return moved(life_move(e, r, REQUEST_CANCELED, DB_NORMAL, NULL, "canceled, by the user"),
+		error);
+}
+
+static int approve(struct engine *e, struct request *r, char **error)
+{
+	if (r->state != REQUEST_HELD)
+		return not_now(r, "approve", error);
+	/* It would be held again, and let past its budget later. */
+	if (r->hold == HOLD_PAUSED)
+		return fail(error, -EINVAL, "it is held by the pause; resume goes on");
+	r->approved = true;
+	r->hold = HOLD_NONE;
+	free(r->text);
+	r->text = NULL;
+	return moved(life_move(e, r, REQUEST_QUEUED, DB_NORMAL, NULL, "approved, by the user"),
+		error);
+}
+
+/* The latest request of a prompt, and all others that it has and that are not sent: after `again`, nothing
+ * else could reach those. The latest decides, unless it is done and another was meant. */
+static int on_unsent(struct engine *e, const struct node *n,
+	int (*verb)(struct engine *e, struct request *r, char **error), char **error)
+{
+	CLEANUP_FREE char *why = NULL;
 	struct request r;
+	int64_t id = 0;
+	bool done = false;
 	int rc = latest(e, n, &r, error);
 
 	if (rc < 0)
 		return rc;
-	r.generation = 0;
-	if (life_may(r.state, REQUEST_CANCELED))
-		rc = moved(life_move(e, &r, REQUEST_CANCELED, DB_FULL, NULL,
-				   "canceled, by the user"),
-			error);
-	else
-		rc = not_now(&r, "cancel", error);
+	rc = verb(e, &r, &why);
 	request_release(&r);
-	return rc;
+	while (request_unsent_of_node(e->cat, n->id, id, &id, 1) > 0) {
+		if (request_get(e->cat, id, &r) < 0)
+			continue;
+		done |= id != n->request && verb(e, &r, NULL) == 0;
+		request_release(&r);
+	}
+	return rc == 0 || done ? 0 : fail(error, rc, "%s", why ? why : strerror(-rc));
+}
+
+static int do_cancel(struct engine *e, const struct node *n, char **error)
+{
+	return on_unsent(e, n, cancel, error);
 }
 
 static int do_approve(struct engine *e, const struct node *n, char **error)
 {
-	struct request r;
-	int rc = latest(e, n, &r, error);
-
-	if (rc < 0)
-		return rc;
-	if (r.state == REQUEST_HELD && r.hold == HOLD_PAUSED) {
-		/* It would be held again, and let past its budget later. */
-		rc = fail(error, -EINVAL, "it is held by the pause; resume goes on");
-	} else if (r.state == REQUEST_HELD) {
-		r.approved = true;
-		r.hold = HOLD_NONE;
-		free(r.text);
-		r.text = NULL;
-		rc = moved(life_move(e, &r, REQUEST_QUEUED, DB_FULL, NULL,
-				   "approved, by the user"),
-			error);
-	} else {
-		rc = not_now(&r, "approve", error);
-	}
-	request_release(&r);
-	return rc;
+	return on_unsent(e, n, approve, error);
 }
 
 /* ---- verbs on everything ---- */
@@ -160,7 +176,9 @@ static const struct verb {
 
 /* ---- a folder: each prompt below it whose state allows the verb ---- */
 
-struct children {
+/* Folders are taken into the same list, and looked into when their turn comes: trees may be deep. */
+struct below {
+	bool hidden_too; /* folders whose names begin with a dot: nobody pays for what is thrown away */
 	struct {
 		int64_t id;
 		bool folder;
@@ -168,34 +186,78 @@ struct children {
 	size_t count, alloc;
 };
 
+struct tally {
+	struct engine *e;
+	verb_fn *verb;
+	int done, refused;
+	char *first; /* of those refused, and why; or NULL */
+};
+
 static bool collect(void *arg, int64_t id, const char *name, mode_t mode)
 {
-	struct children *c = arg;
+	struct below *b = arg;
 
-	if (!S_ISDIR(mode) && !(S_ISREG(mode) && names_is_prompt(name)))
+	if (S_ISDIR(mode) ? name[0] == '.' && !b->hidden_too
+			  : !S_ISREG(mode) || !names_is_prompt(name))
 		return true;
-	if (c->count == c->alloc) {
-		c->alloc = c->alloc ? c->alloc * 2 : 64;
-		c->items = xrealloc(c->items, c->alloc * sizeof *c->items);
+	if (b->count == b->alloc) {
+		b->alloc = b->alloc ? b->alloc * 2 : 64;
+		b->items = xrealloc(b->items, b->alloc * sizeof *b->items);
 	}
-	c->items[c->count].id = id;
-	c->items[c->count].folder = S_ISDIR(mode);
-	return ++c->count < FOLDER_MAX;
+	b->items[b->count].id = id;
+	b->items[b->count++].folder = S_ISDIR(mode);
+	return true;
 }
 
-static int on_folder(struct engine *e, int64_t folder, verb_fn *fn, int *done)
+static void on_child(struct tally *t, int64_t id)
 {
-	struct children c = {0};
+	CLEANUP_FREE char *why = NULL;
 	struct node n;
-	int rc = tree_list(e->cat, folder, collect, &c);
 
-	for (size_t i = 0; i < c.count; i++) {
-		if (c.items[i].folder)
-			on_folder(e, c.items[i].id, fn, done);
-		else if (tree_get(e->cat, c.items[i].id, &n) == 0 && fn(e, &n, NULL) == 0)
-			(*done)++;
+	if (tree_get(t->e->cat, id, &n) < 0)
+		return; /* removed meanwhile */
+	const int rc = t->verb(t->e, &n, &why);
+	if (rc == 0) {
+		t->done++;
+	} else if (t->refused++ == 0) {
+		CLEANUP_FREE char *path = tree_path(t->e->cat, id);
+
+		t->first = xasprintf("%s: %s", path ? path : "it", why ? why : strerror(-rc));
 	}
-	free(c.items);
+}
+
+static int on_folder(struct tally *t, int64_t folder)
+{
+	struct below b = {.hidden_too = t->verb == do_cancel};
+	int rc = tree_list(t->e->cat, folder, collect, &b);
+
+	for (size_t i = 0; rc == 0 && i < b.count; i++)
+		if (b.items[i].folder)
+			rc = tree_list(t->e->cat, b.items[i].id, collect, &b);
+		else
+			on_child(t, b.items[i].id);
+	free(b.items);
+	return rc;
+}
+
+/* *said: for how many it was done, and the first for which it was not. */
+static int on_folder_told(struct engine *e, const struct verb *v, int64_t folder, const char *path,
+	char **said)
+{
+	struct tally t = {.e = e, .verb = v->on_prompt};
+	const size_t len = strlen(path);
+	CLEANUP_FREE char *bare = xstrndup(path, len > 1 && path[len - 1] == '/' ? len - 1 : len);
+	int rc = on_folder(&t, folder);
+
+	if (rc == 0 && t.done == 0)
+		rc = fail(said, -EINVAL, "%s: nothing below it can be asked to %s%s%s", bare,
+			v->name, t.first ? "; " : "", t.first ? t.first : "");
+	else if (rc == 0 && t.refused > 0)
+		*said = xasprintf("carried out for %d below %s and not for %d, as in: %s",
+			t.done, bare, t.refused, t.first);
+	else if (rc == 0)
+		*said = xasprintf("carried out for %d below %s", t.done, bare);
+	free(t.first);
 	return rc;
 }
 
@@ -212,25 +274,19 @@ static int find_path(struct engine *e, const char *path, struct node *n)
 	return tree_resolve(e->cat, 0, path, n);
 }
 
-static int on_path(struct engine *e, const struct verb *v, const char *path, char **error)
+static int on_path(struct engine *e, const struct verb *v, const char *path, char **said)
 {
 	CLEANUP_FREE char *why = NULL;
 	struct node n;
-	int done = 0;
 
 	int rc = find_path(e, path, &n);
 	if (rc < 0)
-		return fail(error, -EINVAL, "%s: no such file; write the path from the mount down, "
+		return fail(said, -EINVAL, "%s: no such file; write the path from the mount down, "
 			"as in: %s requests/cat.prompt", path, v->name);
-	if (S_ISDIR(n.st.st_mode)) {
-		rc = on_folder(e, n.id, v->on_prompt, &done);
-		if (rc == 0 && done == 0)
-			rc = fail(error, -EINVAL, "%s: nothing below it can be asked to %s", path,
-				v->name);
-		return rc;
-	}
+	if (S_ISDIR(n.st.st_mode))
+		return on_folder_told(e, v, n.id, path, said);
 	rc = v->on_prompt(e, &n, &why);
-	return rc < 0 ? fail(error, rc, "%s: %s", path, why ? why : strerror(-rc)) : 0;
+	return rc < 0 ? fail(said, rc, "%s: %s", path, why ? why : strerror(-rc)) : 0;
 }
 
 static int unknown_verb(const char *word, char **error)
@@ -246,54 +302,64 @@ static int unknown_verb(const char *word, char **error)
 		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
-static int run_line(struct engine *e, const char *line, char **error)
+static int carry_out(struct engine *e, const struct verb *v, const char *path, char **said)
 {
-	const char *end = line + strlen(line);
+	if (v->on_all)
+		return *path ? fail(said, -EINVAL, "%s takes no path", v->name) : v->on_all(e);
+	if (!*path)
+		return fail(said, -EINVAL, "%s what? as in: %s requests/cat.prompt", v->name,
+			v->name);
+	return on_path(e, v, path, said);
+}
 
-	line += strspn(line, " \t");
-	while (end > line && strchr(" \t\r\n", end[-1]))
-		end--;
-	CLEANUP_FREE char *text = xstrndup(line, (size_t)(end - line));
-	if (!*text)
-		return 0;
+/* A power loss undoes no pause and no cancel that was told to be done. */
+static int carry_out_durably(struct engine *e, const struct verb *v, const char *path, char **said)
+{
+	const int rc = carry_out(e, v, path, said);
+	const int synced = rc == 0 ? catalogue_sync(e->cat) : 0;
 
-	char *path = text + strcspn(text, " \t");
+	engine_kick(e);
+	if (synced == 0)
+		return rc;
+	free(*said);
+	*said = NULL;
+	return fail(said, synced, "it is done, but may not survive a power loss: %s",
+		strerror(-synced));
+}
+
+/* *said: why not, or how far; see engine_control. */
+static int run_line(struct engine *e, char *verb, char **said)
+{
+	char *path = verb + strcspn(verb, " \t");
+
 	if (*path)
 		*path++ = '\0';
 	path += strspn(path, " \t");
-
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
-		const struct verb *v = &verbs[i];
-
-		if (strcmp(v->name, text) != 0)
-			continue;
-		if (v->on_all)
-			return *path ? fail(error, -EINVAL, "%s takes no path", v->name)
-				     : v->on_all(e);
-		if (!*path)
-			return fail(error, -EINVAL, "%s what? as in: %s requests/cat.prompt",
-				v->name, v->name);
-		const int rc = on_path(e, v, path, error);
-		engine_kick(e);
-		return rc;
-	}
-	return unknown_verb(text, error);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(verbs[i].name, verb) == 0)
+			return carry_out_durably(e, &verbs[i], path, said);
+	return unknown_verb(verb, said);
 }
 
-int engine_control(struct engine *e, const char *line, char **error)
+int engine_control(struct engine *e, const char *line)
 {
-	char *why = NULL;
-	const int rc = run_line(e, line, &why);
+	const char *end = line + strlen(line);
+	char *said = NULL;
+
+	line += strspn(line, " \t\r");
+	while (end > line && strchr(" \t\r\n", end[-1]))
+		end--;
+	if (end == line)
+		return 0;
+	CLEANUP_FREE char *text = xstrndup(line, (size_t)(end - line));
+	const int rc = run_line(e, text, &said);
 
 	pthread_mutex_lock(&e->lock);
-	free(e->control_error);
-	e->control_error = rc < 0 ? xstrdup(why ? why : strerror(-rc)) : NULL;
+	free(e->control_said);
+	e->control_said = rc < 0 ? xasprintf("not carried out: %s", said ? said : strerror(-rc))
+				 : xstrdup_or_null(said);
 	pthread_mutex_unlock(&e->lock);
-	if (rc < 0 && error && !*error) {
-		*error = why;
-		why = NULL;
-	}
-	free(why);
+	free(said);
 	return rc;
 }
 

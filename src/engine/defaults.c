@@ -15,6 +15,10 @@ void defaults_release(struct defaults *d)
 static int read_one(struct catalogue *cat, int64_t file, int64_t folder, const char *label,
 	struct defaults *d, char **error)
 {
+	/* Half of it is other settings. */
+	if (file_is_midway(cat, file))
+		return fail(error, -EINPROGRESS, "%s is still being written", label);
+
 	const size_t k = d->count++;
 
 	buf_init(&d->texts[k], DEFAULTS_MAX);

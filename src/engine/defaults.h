@@ -28,7 +28,7 @@ struct defaults {
 
 /* A symlink inside /requests is followed. -EINVAL with *error for one that leads nowhere or out of
  * /requests, and for more than DEFAULTS_MAX bytes: a prompt that goes without settings that are
- * there is another prompt. */
+ * there is another prompt. -EINPROGRESS while one is being written. */
 int defaults_read(struct catalogue *cat, int64_t folder, struct defaults *d, char **error);
 void defaults_release(struct defaults *d);
 

@@ -40,6 +40,7 @@ struct engine_config {
  * without locks; must not wait. Ids are rows; 0 where they say nothing. */
 enum engine_change {
 	CHANGE_REQUEST,	   /* a request's state or words, or a draft's note: node, request */
+	CHANGE_NAMES,	   /* what is beside a prompt has new names, or is back: node */
 	CHANGE_GENERATION, /* a generation became known, or its words changed: generation */
 	CHANGE_PICTURE,	   /* a picture is now listed: node and request (if any), generation, image */
 	CHANGE_ACCOUNT,	   /* the balance, or whether the hub answers */
@@ -80,10 +81,11 @@ void engine_disturb(struct engine *e, int64_t node);
 /* The prompt file was removed: withdraws its request when that has not been sent. */
 void engine_removed(struct engine *e, int64_t node);
 
-/* One line written to /control. -EINVAL (bad verb or path; not possible in its state), -ENOENT, …
- * with *error, which reading /control shows as well until the next line. Done when it returns, but
- * for what needs the network. */
-int engine_control(struct engine *e, const char *line, char **error);
+/* One line written to /control. -EINVAL (bad verb or path; not possible in its state), -EINPROGRESS
+ * (a reference is still to be downloaded), … Reading /control shows why until the next line, and of a
+ * folder, which succeeds when anything below it did, for how many it was carried out and for how
+ * many not. Done when it returns, but for what needs the network. A blank line is nothing. */
+int engine_control(struct engine *e, const char *line);
 
 /* ---- progress ---- */
 
@@ -137,6 +139,9 @@ void engine_fetch_following(struct engine *e, int64_t image);
  * checked: the descriptor is then valid until picture_close(), otherwise until picture_fd_done(),
  * which has to follow. */
 int picture_fd(struct picture *p, int64_t offset, size_t len, bool *complete);
+/* Whether the file behind fd still has those bytes: somebody may have cut it, and what is missing would
+ * be read as the end of the picture. -EIO when not; it is then fetched again at the next open. */
+int picture_check(struct picture *p, int fd, int64_t offset, size_t len);
 void picture_fd_done(struct picture *p);
 /* Starts the download if need be and calls fn(arg, fd or -errno) when those bytes are here, or the
  * download has failed (-EIO: short, over-long, wrong type; -ETIMEDOUT, …; the log says why). */

@@ -62,6 +62,7 @@ static void undo(struct picture *p)
 	struct pictures *ps = p->e->pictures;
 
 	list_remove(&p->arrived);
+	list_remove(&p->fileless);
 	buf_release(&p->bytes);
 	pthread_mutex_lock(&ps->lock);
 	const int fd = picture_retire(p);
@@ -112,7 +113,8 @@ static void finished(struct picture *p)
 
 	pthread_mutex_lock(&ps->lock);
 	p->state = PICTURE_HERE;
-	p->size = p->have;
+	if (p->size < 0)
+		p->size = p->have;
 	list_remove(&p->fetch);
 	buf_release(&p->bytes);
 	pthread_mutex_unlock(&ps->lock);
@@ -128,6 +130,7 @@ void fetch_cancel(struct picture *p)
 	p->call = NULL;
 	p->measured = NULL;
 	list_remove(&p->arrived);
+	list_remove(&p->fileless);
 	buf_release(&p->bytes);
 	if (p->state == PICTURE_FETCHING)
 		cache_abandon(p->e->pictures->cache, p->image);
@@ -141,24 +144,68 @@ static bool end_with(struct picture *p, const char *why)
 	return false;
 }
 
+static bool end_with_disk(struct picture *p, int rc)
+{
+	return end_with(p, rc == -ENOSPC ? "the disk of the cache is full"
+					 : "the cache cannot be written");
+}
+
+/* The temporary file, unless it is there. */
+static bool make_file(struct picture *p)
+{
+	struct pictures *ps = p->e->pictures;
+
+	list_remove(&p->fileless);
+	if (p->fd >= 0)
+		return true;
+	const int fd = cache_begin(ps->cache, p->image);
+	if (fd < 0)
+		return end_with_disk(p, fd);
+	pthread_mutex_lock(&ps->lock);
+	p->fd = fd;
+	pthread_mutex_unlock(&ps->lock);
+	return true;
+}
+
 /* Into the file, and to whoever waits for them; the last byte is given only with the check of the
  * whole. */
 static bool write_out(struct picture *p)
 {
 	const size_t len = p->bytes.len;
-	const int rc = files_pwrite_all(p->fd, p->bytes.data, len, p->have);
 
-	buf_reset(&p->bytes);
 	list_remove(&p->arrived);
+	if (!make_file(p))
+		return false;
+	const int rc = files_pwrite_all(p->fd, p->bytes.data, len, p->have);
+	buf_reset(&p->bytes);
 	if (rc < 0)
-		return end_with(p, rc == -ENOSPC ? "the disk of the cache is full"
-						 : "the cache cannot be written");
+		return end_with_disk(p, rc);
 	pthread_mutex_lock(&p->e->pictures->lock);
 	p->have += (int64_t)len;
 	pthread_mutex_unlock(&p->e->pictures->lock);
 	if (p->size < 0 || p->have < p->size)
 		picture_wake(p, 0);
 	return true;
+}
+
+static void give_up(struct picture *p)
+{
+	net_cancel(p->call);
+	p->call = NULL;
+	failed(p, -EIO, p->trouble);
+}
+
+/* Making a file takes about as long as a near hub's answer: it is done while that is on its way. One
+ * whose call is over already (it waits for a fresh address) gets it with its first bytes. */
+static void make_files(struct engine *e)
+{
+	list_for_each_safe (pos, next, &e->pictures->fileless) {
+		struct picture *p = CONTAINER_OF(pos, struct picture, fileless);
+
+		list_remove(pos);
+		if (p->call && !make_file(p))
+			give_up(p);
+	}
 }
 
 /* libcurl gives bytes in pieces of 16 KiB. A write for each costs as much as all the rest of a
@@ -169,11 +216,8 @@ static void write_arrived(struct engine *e)
 	list_for_each_safe (pos, next, &e->pictures->arrived) {
 		struct picture *p = CONTAINER_OF(pos, struct picture, arrived);
 
-		if (!write_out(p)) {
-			net_cancel(p->call);
-			p->call = NULL;
-			failed(p, -EIO, p->trouble);
-		}
+		if (!write_out(p))
+			give_up(p);
 	}
 }
 
@@ -213,7 +257,7 @@ static void renewed(void *arg, bool ok)
 	if (ok)
 		start(p);
 	else
-		failed(p, -EIO, "its address has expired, and the hub gave no new one");
+		failed(p, p->expired_err, "its address has expired, and the hub gave no new one");
 }
 
 static void done(void *arg, const struct net_picture_reply *reply)
@@ -227,6 +271,7 @@ static void done(void *arg, const struct net_picture_reply *reply)
 	if (reply->expired && p->fresh_urls < TRIES_FRESH_URL && p->have == 0 &&
 		image_get(p->e->cat, p->image, &i) == 0) {
 		p->fresh_urls++;
+		p->expired_err = reply->http ? -EIO : -outcome_fact(reply->outcome)->err;
 		follow_renew(p->e, i.generation, renewed, p);
 		image_release(&i);
 		return;
@@ -264,21 +309,16 @@ static void start(struct picture *p)
 void fetch_begin(struct engine *e, int64_t id, void *arg)
 {
 	struct picture *p = arg;
-	const int fd = cache_begin(e->pictures->cache, p->image);
 
 	(void)id;
 	pthread_mutex_lock(&e->pictures->lock);
-	p->fd = fd;
-	p->state = fd < 0 ? PICTURE_ABSENT : PICTURE_FETCHING;
+	p->state = PICTURE_FETCHING;
 	p->have = 0;
 	pthread_mutex_unlock(&e->pictures->lock);
 	p->fresh_urls = 0;
 	buf_init(&p->bytes, 2 * WRITE_MOST);
-	if (fd < 0)
-		failed(p, fd, fd == -ENOSPC ? "the disk of the cache is full"
-					    : "the cache cannot be written");
-	else
-		start(p);
+	list_append(&e->pictures->fileless, &p->fileless);
+	start(p);
 }
 
 /* ---- before somebody asks ---- */
@@ -381,6 +421,7 @@ void pictures_turn(struct engine *e)
 {
 	struct pictures *ps = e->pictures;
 
+	make_files(e);
 	write_arrived(e);
 	for (int i = 0; i < ps->n_begun; i++)
 		fetch_following(e, ps->begun[i]);

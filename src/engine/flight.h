@@ -40,7 +40,9 @@ struct flight {
 	struct net_call *call;
 	int64_t delay_ms;
 	bool paced;	     /* the timer is set to its turn in the line of polls */
+	bool other_key;	     /* it was ordered, or found, with another API key than the one of now */
 	int missing;	     /* 404 in a row */
+	int64_t missing_since_ms; /* monotonic: the first of them */
 	struct probe *probes; /* at success; one for each picture */
 	size_t n_probes;
 	struct net_call *balance; /* asked at success, so that the price is known with it */
@@ -59,6 +61,9 @@ static inline void flight_tell(struct flight *f)
 void record_taken(struct flight *f, const struct generation *g);
 /* Writes an answer down when it is news: 1; 0 when it is none; -errno. */
 int record_answer(struct flight *f, const struct wire_generation *w, const char *body);
+
+/* Says in the place of the hub's word what is the matter, until the hub has one again; and in the log. */
+void record_word(struct flight *f, const char *word);
 
 /* landing.c */
 /* Of a generation that has succeeded: measures its pictures, then ends the request. May free f. To be

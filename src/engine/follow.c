@@ -18,7 +18,8 @@ enum {
 	POLL_TROUBLE_MS = 60 * 1000,
 	POLLS_PER_SECOND = 200,
 	POLL_BURST_MS = 100, /* so many polls' time may be used at once */
-	LOST_POLLS = 5,	     /* so many 404 in a row: the hub no longer knows it */
+	MISSING_POLLS = 5,   /* so many 404 in a row are told */
+	LOST_MS = 3600 * 1000, /* nothing else for so long: the hub no longer knows it */
 	BATCH = 256,
 };
 
@@ -92,17 +93,30 @@ static void advance(struct flight *f, const struct wire_generation *w)
 	}
 }
 
+/* A 404. It may be paid, and failed is final: a proxy that was badly set up for a while, or another
+ * account's API key, must not end it. True when it is ended. */
+static bool is_lost(struct flight *f)
+{
+	const int64_t now = clock_mono_ms();
+
+	if (f->missing++ == 0)
+		f->missing_since_ms = now;
+	if (f->missing == MISSING_POLLS)
+		record_word(f, f->other_key ? "not known to the hub under this API key"
+					    : "not known to the hub just now");
+	if (f->other_key || f->missing < MISSING_POLLS || now - f->missing_since_ms < LOST_MS)
+		return false;
+	landing_failed(f, NULL, "the hub no longer knows this generation");
+	return true;
+}
+
 static void poll_trouble(struct flight *f, const struct net_reply *reply)
 {
 	/* Perhaps only the address that the hub gave is wrong: from now on the one made of the id. */
 	free(f->poll_url);
 	f->poll_url = NULL;
-	if (reply->outcome == OUTCOME_NOT_FOUND) {
-		if (++f->missing >= LOST_POLLS) {
-			landing_failed(f, NULL, "the hub no longer knows this generation");
-			return;
-		}
-	}
+	if (reply->outcome == OUTCOME_NOT_FOUND && is_lost(f))
+		return;
 	f->delay_ms = f->delay_ms ? backoff_next(f->delay_ms, POLL_TROUBLE_MS) : POLL_FIRST_MS;
 	poll_later(f, reply->retry_after_ms);
 }
@@ -185,6 +199,7 @@ void follow_start(struct engine *e, int64_t generation, int64_t request,
 			.request = request,
 			.hub_id = xstrdup(g.hub_id),
 			.poll_url = xstrdup_or_null(g.poll_url),
+			.other_key = g.created_ms < e->key_since_ms,
 			.timer.fire = poll_now};
 		list_append(&e->flights, &f->link);
 		record_taken(f, &g);

@@ -51,6 +51,8 @@ struct engine {
 
 	pthread_mutex_t lock;
 	struct list commands; /* under lock */
+	int64_t sleeps_until_ms; /* under lock: monotonic; 0 while the thread is awake */
+	int64_t by_ms;	      /* (thread): when the command that runs has to be done, as posted */
 	bool stopping;	      /* under lock */
 	int64_t grace_ms;     /* under lock */
 
@@ -60,7 +62,7 @@ struct engine {
 	enum outcome balance_outcome;
 	bool balance_heard;
 	bool hub_heard;		  /* any answer yet */
-	char *control_error;	  /* what was wrong with the last line written to /control */
+	char *control_said;	  /* what became of the last line written to /control, or NULL */
 	char *gate_why;		  /* why nothing is sent just now, or NULL */
 	bool short_of_credits;	  /* the next one waits for what is under way to be charged */
 
@@ -100,6 +102,10 @@ void engine_tell(struct engine *e, enum engine_change what, int64_t node, int64_
 /* Has the thread call run(e, id, arg). Any thread; never fails; dropped when stopping. */
 void engine_post(struct engine *e, void (*run)(struct engine *e, int64_t id, void *arg), int64_t id,
 	void *arg);
+/* The same, at by_ms (monotonic) at the latest: a thread that wakes by then is not woken. run finds
+ * the moment in e->by_ms. */
+void engine_post_by(struct engine *e, void (*run)(struct engine *e, int64_t id, void *arg),
+	int64_t id, void *arg, int64_t by_ms);
 /* The queue may have something to do. Any thread. */
 void engine_kick(struct engine *e);
 
@@ -131,6 +137,8 @@ enum verdict judge(struct engine *e, struct request *r);
 /* Puts held requests back that may go now: a price, a new day, the end of a pause, credits; rose:
  * the balance has just become more. Any thread. */
 void submit_unhold(struct engine *e, bool rose);
+/* The same for those over the day's budget, of which something has become free again. */
+void submit_budget_freed(struct engine *e);
 
 /* submit.c (thread) */
 void submit_init(struct engine *e);
@@ -179,6 +187,8 @@ void account_start(struct engine *e);
 void account_release(struct engine *e);
 void account_want_models(struct engine *e);  /* (thread) */
 void account_want_balance(struct engine *e); /* (thread) */
+/* Requests wait for credits: it is asked for from time to time, so that they go on by themselves. (thread) */
+void account_watch_balance(struct engine *e);
 bool account_balance_failed(const struct engine *e); /* the last question had no answer (thread) */
 /* The answer of GET credits: keeps what it says. (thread) */
 void account_balance_reply(struct engine *e, const struct net_reply *reply);
@@ -198,6 +208,8 @@ int account_quote(struct engine *e, const struct order *o, size_t n_references, 
 /* Whether the hub itself, not the network, has said that there is no list of models. (thread) */
 bool account_models_answered(const struct engine *e);
 int64_t account_known_balance(struct engine *e, int64_t *as_of_ms); /* -1 */
+/* Whether what is known since then (wall) is older than that; a clock that was set back makes it so. */
+bool account_is_old(int64_t as_of_ms, int64_t age_ms);
 
 /* adopt.c (thread) */
 void adopt_release(struct engine *e, int error);

@@ -6,6 +6,7 @@
 #include "catalogue/tree.h"
 #include "engine/internal.h"
 #include "engine/life.h"
+#include "engine/words.h"
 #include <errno.h>
 
 enum {
@@ -14,13 +15,6 @@ enum {
 	/* With so many credits for each request under way, what they may take is not summed up. */
 	COMFORT = 100,
 };
-
-static bool paused(struct engine *e)
-{
-	CLEANUP_FREE char *set = catalogue_setting(e->cat, "paused");
-
-	return set != NULL;
-}
 
 static enum verdict hold(struct request *r, enum hold why, char *text)
 {
@@ -84,7 +78,7 @@ static enum verdict over_balance(struct engine *e, struct request *r)
 	set_short(e, !enough && r->price_low <= balance);
 	if (enough)
 		return VERDICT_SEND;
-	if (clock_wall_ms() - as_of > BALANCE_OLD_MS) {
+	if (account_is_old(as_of, BALANCE_OLD_MS)) {
 		if (account_balance_failed(e))
 			return VERDICT_SEND;
 		account_want_balance(e);
@@ -160,10 +154,12 @@ static bool is_gone(struct engine *e, const struct request *r)
 
 enum verdict judge(struct engine *e, struct request *r)
 {
+	CLEANUP_FREE char *paused = catalogue_setting(e->cat, "paused");
+
 	if (r->reason == OUTCOME_OK && is_gone(e, r))
 		return VERDICT_CANCEL;
-	if (paused(e))
-		return hold(r, HOLD_PAUSED, NULL);
+	if (paused)
+		return hold(r, HOLD_PAUSED, xstrdup(words_paused(paused)));
 	if (r->reason != OUTCOME_OK)
 		return judge_repeat(e, r);
 	return judge_order(e, r);
@@ -180,32 +176,53 @@ static bool is_priced(struct engine *e, const struct request *r)
 	return q.priced;
 }
 
-static bool may_go_on(struct engine *e, const struct request *r, bool rose)
-{
-	const int64_t balance = account_known_balance(e, NULL);
+/* What is there for those that wait: each that goes on takes its share, so that not thousands are moved
+ * to the queue and back for one that has room. */
+struct room {
+	bool rose, paused;
+	int64_t balance, credits_left, budget_left;
+};
 
+static bool has_credits(struct room *room, const struct request *r)
+{
+	if (r->price_low > room->credits_left)
+		return false;
+	room->credits_left -= r->price_low;
+	return true;
+}
+
+static bool has_budget(struct room *room, const struct request *r)
+{
+	if (r->price_high > room->budget_left)
+		return false;
+	room->budget_left -= r->price_high;
+	return true;
+}
+
+static bool may_go_on(struct engine *e, const struct request *r, struct room *room)
+{
 	switch (r->hold) {
 	case HOLD_BALANCE:
-		return balance >= r->price_low;
+		return has_credits(room, r);
 	case HOLD_CREDITS:
 		/* The hub refused it with the balance before; a rise from a lower one counts too. */
-		return (rose || balance > r->balance_before) && balance >= r->price_low;
+		return (room->rose || room->balance > r->balance_before) && has_credits(room, r);
 	case HOLD_PRICE:
 		return is_priced(e, r);
 	case HOLD_BUDGET:
-		return e->config.max_spend < 0 || r->price_high <= budget_left(e);
+		return has_budget(room, r);
 	default:
-		return !paused(e);
+		return !room->paused;
 	}
 }
 
-static void look_again(struct engine *e, int64_t id, bool rose)
+static void look_again(struct engine *e, int64_t id, struct room *room)
 {
 	struct request r;
 
 	if (request_get(e->cat, id, &r) < 0)
 		return;
-	if (r.state == REQUEST_HELD && may_go_on(e, &r, rose)) {
+	if (r.state == REQUEST_HELD && may_go_on(e, &r, room)) {
 		r.hold = HOLD_NONE;
 		free(r.text);
 		r.text = NULL;
@@ -214,15 +231,48 @@ static void look_again(struct engine *e, int64_t id, bool rose)
 	request_release(&r);
 }
 
-void submit_unhold(struct engine *e, bool rose)
+static void unhold(struct engine *e, enum hold hold, struct room *room)
 {
+	const bool credits = hold == HOLD_BALANCE || hold == HOLD_CREDITS;
 	int64_t ids[BATCH], after = 0;
 	int n;
 
-	while ((n = request_list(e->cat, REQUEST_HELD, INT64_MAX, after, ids, BATCH)) > 0)
+	while ((n = request_held(e->cat, hold, credits ? room->credits_left : INT64_MAX,
+			hold == HOLD_BUDGET ? room->budget_left : INT64_MAX, after, ids, BATCH)) > 0)
 		for (int i = 0; i < n; i++) {
 			after = ids[i];
-			look_again(e, ids[i], rose);
+			look_again(e, ids[i], room);
 		}
+}
+
+static struct room room_now(struct engine *e, bool rose)
+{
+	CLEANUP_FREE char *paused = catalogue_setting(e->cat, "paused");
+	const int64_t balance = account_known_balance(e, NULL);
+
+	return (struct room){
+		.rose = rose,
+		.paused = paused != NULL,
+		.balance = balance,
+		.credits_left = balance,
+		.budget_left = e->config.max_spend < 0 ? INT64_MAX : budget_left(e),
+	};
+}
+
+void submit_unhold(struct engine *e, bool rose)
+{
+	struct room room = room_now(e, rose);
+
+	for (int hold = HOLD_BUDGET; hold <= HOLD_PAUSED; hold++)
+		unhold(e, (enum hold)hold, &room);
+	engine_kick(e);
+}
+
+void submit_budget_freed(struct engine *e)
+{
+	if (e->config.max_spend < 0)
+		return;
+	struct room room = room_now(e, false);
+	unhold(e, HOLD_BUDGET, &room);
 	engine_kick(e);
 }

@@ -55,9 +55,8 @@ static int end_requests(struct flight *f, int (*end)(struct flight *f, struct re
 		if (request_get(e->cat, id, &r) < 0)
 			continue;
 		const int ended = end(f, &r, arg);
-		if (ended == 0 && e->config.max_spend >= 0 && r.charged >= 0 &&
-			r.charged < r.price_high)
-			submit_unhold(e, false);
+		if (ended == 0 && r.charged >= 0 && r.charged < r.price_high)
+			submit_budget_freed(e);
 		request_release(&r);
 		rc = rc ? rc : ended;
 	}
@@ -69,15 +68,15 @@ static int succeed_one(struct flight *f, struct request *r, void *arg)
 	struct engine *e = f->e;
 	const struct generation *g = arg;
 	const size_t listed = listed_count(f);
+	CLEANUP_FREE char *cost = g->credits >= 0
+		? xasprintf("%lld credits", (long long)g->credits)
+		: xstrdup("the hub does not tell what it cost");
 
 	r->charged = g->credits;
 	r->balance_after = account_known_balance(e, NULL);
 	return life_move(e, r, REQUEST_SUCCEEDED, DB_NORMAL, &answer_settle,
-		listed < f->n_probes
-			? "succeeded: %zu of %zu pictures, %lld credits; the others cannot be reached, "
-			  "which is tried again"
-			: "succeeded: %zu of %zu pictures, %lld credits",
-		listed, f->n_probes, (long long)g->credits);
+		"succeeded: %zu of %zu pictures, %s%s", listed, f->n_probes, cost,
+		listed < f->n_probes ? "; the others cannot be reached, which is tried again" : "");
 }
 
 static bool succeed(struct flight *f)

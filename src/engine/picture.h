@@ -13,7 +13,7 @@
  *	state		what holds					leaves by
  *	absent		no descriptor					a reader's wait → fetching
  *	fetching	temporary file, `have` bytes are in it		all bytes, checked → here;
- *									trouble → absent, waiters told
+ *			(none yet while the request goes out)		trouble → absent, waiters told
  *	here		all bytes; the file is temporary until kept	eviction after the last close
  *
  * A kept picture stays in the table for a while after its last close (idle_most of them, without a
@@ -60,11 +60,13 @@ struct picture {
 
 	/* The download (thread). */
 	struct net_call *call;
+	struct list fileless; /* in pictures' fileless while its temporary file is to be made */
 	struct list arrived; /* in pictures' arrived while `bytes` holds some */
 	struct buf bytes;    /* come in this turn, not in the file yet */
 	unsigned char head[64];
 	size_t head_len;
 	int fresh_urls;	 /* asked for */
+	int expired_err; /* what its reader is told when there is none */
 	bool ahead;	 /* it was begun before anybody asked */
 	const char *trouble; /* why our own side ended the download */
 	void (*measured)(void *arg, const struct picture_measured *m);
@@ -83,6 +85,7 @@ struct pictures {
 	struct list idle;     /* under lock: least recently closed first */
 	int n_idle;	      /* under lock */
 	int idle_most;	      /* each holds a descriptor */
+	struct list fileless; /* (thread): downloads begun in this turn */
 	struct list arrived;  /* (thread): what pictures_turn() writes */
 	int64_t begun[BEGUN_MOST]; /* (thread): pictures that are being read since the last turn */
 	int n_begun;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <search.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 enum { IDLE_MOST = 1024 };
 
@@ -56,6 +57,7 @@ struct picture *picture_get(struct engine *e, int64_t image, int64_t size, enum 
 		list_init(&p->waiters);
 		list_init(&p->fetch);
 		list_init(&p->keeping);
+		list_init(&p->fileless);
 		list_init(&p->arrived);
 		list_init(&p->idle);
 		p->fd = size >= 0 ? cache_find(ps->cache, image, size) : -1;
@@ -166,13 +168,43 @@ static struct picture *open_known(struct pictures *ps, int64_t image)
 	return p;
 }
 
+/* The bytes that a read wants are before this. */
+static int64_t end_of(const struct picture *p, int64_t offset, size_t len)
+{
+	const int64_t end = offset + (int64_t)len;
+
+	return end > p->size && p->size >= 0 ? p->size : end;
+}
+
+int picture_check(struct picture *p, int fd, int64_t offset, size_t len)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && st.st_size >= end_of(p, offset, len))
+		return 0;
+	log_warning("the cached picture %lld was cut; it is fetched again", (long long)p->image);
+	pictures_forget(p->e, p->image);
+	return -EIO;
+}
+
+/* One that was there before, whose file may have suffered since. */
+static bool is_damaged(struct picture *p)
+{
+	pthread_mutex_lock(&p->e->pictures->lock);
+	const int fd = p->state == PICTURE_HERE ? p->fd : -1;
+	pthread_mutex_unlock(&p->e->pictures->lock);
+	return fd >= 0 && picture_check(p, fd, 0, (size_t)p->size) < 0;
+}
+
 int picture_open(struct engine *e, int64_t image, struct picture **out)
 {
 	struct image i;
 
 	*out = open_known(e->pictures, image);
-	if (*out)
+	if (*out && !is_damaged(*out))
 		return 0;
+	if (*out)
+		picture_unref(*out);
 	int rc = image_get(e->cat, image, &i);
 	if (rc < 0)
 		return rc;
@@ -221,8 +253,7 @@ void engine_fetch_following(struct engine *e, int64_t image)
 /* Under lock. */
 static bool is_here(const struct picture *p, int64_t end)
 {
-	if (end > p->size && p->size >= 0)
-		end = p->size;
+	end = end_of(p, end, 0);
 	return p->fd >= 0 && p->state != PICTURE_ABSENT &&
 		(p->state == PICTURE_HERE || p->have >= end);
 }
@@ -373,6 +404,7 @@ struct pictures *pictures_create(struct engine *e, char **error)
 	ps = xcalloc(1, sizeof *ps);
 	ps->cache = cache;
 	list_init(&ps->fetches);
+	list_init(&ps->fileless);
 	list_init(&ps->arrived);
 	list_init(&ps->idle);
 	ps->idle_most = idle_most();
@@ -437,16 +469,17 @@ int engine_forget_image(struct engine *e, int64_t image)
 	return rc;
 }
 
+/* No request waits for it, of which there may be several where the hub gives an id twice. Without one the
+ * hub's word counts. */
 static bool is_settled(struct engine *e, const struct generation *g)
 {
-	struct request r;
-	bool settled = g->phase != PHASE_PENDING;
+	struct request_brief r;
+	int64_t running;
 
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
-		settled = r.generation != g->id || r.state != REQUEST_RUNNING;
-		request_release(&r);
-	}
-	return settled;
+	if (request_running_of_generation(e->cat, g->id, 0, &running, 1) != 0)
+		return false;
+	return g->phase != PHASE_PENDING ||
+		(g->request && request_brief(e->cat, g->request, &r) == 0);
 }
 
 int engine_forget_generation(struct engine *e, int64_t generation)

@@ -63,9 +63,10 @@ int follow_insert(struct engine *e, const struct wire_generation *w, const char 
 	const struct request *r, int64_t *generation)
 {
 	struct generation g;
-	int rc = generation_find(e->cat, w->id, &g) == 0 ? 1 : 0;
+	const bool known = generation_find(e->cat, w->id, &g) == 0;
+	int rc = 0;
 
-	if (rc == 0) {
+	if (!known) {
 		g = (struct generation){.hub_id = xstrdup(w->id), .credits = -1};
 		if (r) {
 			g.request = r->id;
@@ -78,7 +79,11 @@ int follow_insert(struct engine *e, const struct wire_generation *w, const char 
 		log_warning("the hub gave generation %s to two requests", w->id);
 	}
 	fill(&g, w, body);
-	rc = rc ? generation_update(e->cat, &g) : generation_insert(e->cat, &g);
+	/* One that was removed here is wanted again: its new order could not even be followed. */
+	if (known && r)
+		rc = generation_recall(e->cat, g.id);
+	if (rc == 0)
+		rc = known ? generation_update(e->cat, &g) : generation_insert(e->cat, &g);
 	if (rc >= 0)
 		rc = keep_images(e, g.id, w, true);
 	*generation = g.id;
@@ -120,6 +125,28 @@ int record_answer(struct flight *f, const struct wire_generation *w, const char 
 		record_taken(f, &g);
 	generation_release(&g);
 	return rc < 0 ? rc : 1;
+}
+
+void record_word(struct flight *f, const char *word)
+{
+	struct engine *e = f->e;
+	struct generation g;
+
+	if (generation_get(e->cat, f->generation, &g) < 0)
+		return;
+	/* What has ended keeps the hub's last word. */
+	if (g.phase == PHASE_PENDING)
+		set_text(&g.status, word);
+	catalogue_begin(e->cat, DB_NORMAL);
+	int rc = generation_update(e->cat, &g);
+	if (rc >= 0)
+		rc = log_add(e->cat, f->request, f->generation, word);
+	rc = catalogue_end(e->cat, rc < 0 ? rc : 0);
+	if (rc == 0) {
+		record_taken(f, &g);
+		flight_tell(f);
+	}
+	generation_release(&g);
 }
 
 /* ---- fresh addresses of pictures ---- */

@@ -88,6 +88,10 @@ static int take_content(
 static int take(
 	struct taking *t, const struct node *n, const char *name, bool optional, char **error)
 {
+	/* Half a picture would be paid for as well as a whole one. */
+	if (file_is_midway(t->cat, n->id))
+		return fail(error, -EINPROGRESS, "reference \"%s\" is still being written", name);
+
 	CLEANUP_CLOSE int fd = S_ISREG(n->st.st_mode) ? file_spool_open(t->cat, n->id) : -EISDIR;
 
 	if (fd < 0)

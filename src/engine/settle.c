@@ -7,9 +7,7 @@
 #include "engine/internal.h"
 #include <search.h>
 
-enum { BATCH = 256 };
-
-static int64_t retry_delay_ms = 5000;
+enum { BATCH = 256, RETRY_MS = 5000 };
 
 /* A file whose settle time runs; in a tree by its node, as thousands may be closed at once. */
 struct settle {
@@ -58,10 +56,8 @@ static void settle_over(struct timer *timer)
 	commit_node(e, node, false, NULL);
 }
 
-/* delay_ms: NULL for the settle time. */
-static void settle(struct engine *e, int64_t node, void *delay_ms)
+static void settle_until(struct engine *e, int64_t node, int64_t due_ms)
 {
-	const int64_t delay = delay_ms ? *(int64_t *)delay_ms : e->config.settle_ms;
 	struct settle *s = settle_find(e, node);
 
 	if (!s) {
@@ -69,7 +65,13 @@ static void settle(struct engine *e, int64_t node, void *delay_ms)
 		*s = (struct settle){.timer.fire = settle_over, .e = e, .node = node};
 		tsearch(s, &e->settling, settle_compare);
 	}
-	timer_set(&e->timers, &s->timer, clock_mono_ms() + delay);
+	timer_set(&e->timers, &s->timer, due_ms);
+}
+
+static void settle(struct engine *e, int64_t node, void *arg)
+{
+	(void)arg;
+	settle_until(e, node, e->by_ms);
 }
 
 static void disturb(struct engine *e, int64_t node, void *arg)
@@ -83,12 +85,12 @@ static void disturb(struct engine *e, int64_t node, void *arg)
 
 void engine_settle(struct engine *e, int64_t node)
 {
-	engine_post(e, settle, node, NULL);
+	engine_post_by(e, settle, node, NULL, clock_mono_ms() + e->config.settle_ms);
 }
 
 void settle_retry(struct engine *e, int64_t node)
 {
-	engine_post(e, settle, node, &retry_delay_ms);
+	engine_post_by(e, settle, node, NULL, clock_mono_ms() + RETRY_MS);
 }
 
 void engine_disturb(struct engine *e, int64_t node)
@@ -102,10 +104,11 @@ static void look_again(struct engine *e, int64_t id, void *arg)
 	int n;
 
 	(void)id;
+	(void)arg;
 	while ((n = tree_pending(e->cat, after, ids, BATCH)) > 0) {
 		for (int i = 0; i < n; i++)
 			if (!settle_find(e, ids[i]))
-				settle(e, ids[i], arg);
+				settle_until(e, ids[i], clock_mono_ms() + e->config.settle_ms);
 		after = ids[n - 1];
 	}
 }

@@ -220,6 +220,8 @@ static int carry_out(struct engine *e, struct request *r, enum verdict verdict)
 	case VERDICT_SEND:
 		return send_with_references(e, r);
 	case VERDICT_HOLD:
+		if (r->hold == HOLD_BALANCE)
+			account_watch_balance(e);
 		return life_move(e, r, REQUEST_HELD, DB_NORMAL, NULL, "held: %s", said(r));
 	case VERDICT_REFUSE:
 		return life_move(e, r, REQUEST_REFUSED, DB_NORMAL, NULL,

@@ -16,16 +16,19 @@ enum { CONTROL_MAX = 16 * 1024 };
 
 /* ---- a request in words ---- */
 
-static int count_listed(struct engine *e, int64_t generation)
+static int count_listed(struct engine *e, int64_t generation, int *missing)
 {
 	struct image *images;
 	size_t n;
 	int listed = 0;
 
+	*missing = 0;
 	if (generation == 0 || image_list(e->cat, generation, &images, &n) < 0)
 		return 0;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		listed += images[i].size >= 0;
+		*missing += images[i].size < 0 && !images[i].removed;
+	}
 	images_free(images, n);
 	return listed;
 }
@@ -36,8 +39,8 @@ static char *why_waiting(struct engine *e)
 	CLEANUP_FREE char *paused = catalogue_setting(e->cat, "paused");
 	char *why = NULL;
 
-	if (paused && strcmp(paused, "1") == 0)
-		return xstrdup("the queue is paused");
+	if (paused)
+		return xstrdup(words_paused(paused));
 	pthread_mutex_lock(&e->lock);
 	if (e->gate_why)
 		why = xasprintf("waits for the hub (%s)", e->gate_why);
@@ -56,6 +59,7 @@ static char *render(struct engine *e, const struct request *r,
 	struct words_context c = {.now_ms = clock_wall_ms(), .control = e->control};
 	struct generation g = {0};
 	CLEANUP_FREE char *waiting = r->state == REQUEST_QUEUED ? why_waiting(e) : NULL;
+	CLEANUP_FREE char *log = NULL;
 
 	c.waiting = waiting;
 	if (r->generation && generation_get(e->cat, r->generation, &g) == 0) {
@@ -64,11 +68,26 @@ static char *render(struct engine *e, const struct request *r,
 								   : g.status;
 		c.hub_since_ms = g.changed_ms;
 		if (r->state == REQUEST_SUCCEEDED)
-			c.pictures = count_listed(e, g.id);
+			c.pictures = count_listed(e, g.id, &c.missing);
+		c.log = log = xasprintf("generations/%s/log", g.hub_id);
 	}
 	char *text = words(r, &c);
 	generation_release(&g);
 	return text;
+}
+
+/* A file that was moved is spoken of, in the commands too, by the name that it has now: another may have
+ * the one before. */
+static bool request_now(struct engine *e, int64_t id, struct request *r)
+{
+	if (request_get(e->cat, id, r) < 0)
+		return false;
+	char *path = tree_path(e->cat, r->node);
+	if (path) {
+		free(r->path);
+		r->path = path;
+	}
+	return true;
 }
 
 /* ---- NAME.status, NAME.error, NAME.wait ---- */
@@ -89,8 +108,7 @@ static int view_load(struct engine *e, int64_t node, struct view *v)
 		return rc;
 	if (tree_draft_get(e->cat, node, &v->draft_err, &v->draft, NULL) < 0)
 		v->draft = NULL;
-	v->has_request =
-		v->node.request && request_get(e->cat, v->node.request, &v->request) == 0;
+	v->has_request = v->node.request && request_now(e, v->node.request, &v->request);
 	return 0;
 }
 
@@ -175,8 +193,9 @@ char *engine_progress(struct engine *e, int64_t node, bool *final, int *err)
 static int generation_status(struct engine *e, const struct generation *g, char **text)
 {
 	struct request r;
+	int missing;
 
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
+	if (g->request && request_now(e, g->request, &r)) {
 		/* After a retry the request speaks of a later generation. */
 		if (r.generation == g->id)
 			*text = render(e, &r, words_status);
@@ -184,9 +203,10 @@ static int generation_status(struct engine *e, const struct generation *g, char 
 	}
 	if (*text)
 		return 0;
+	const int listed = count_listed(e, g->id, &missing);
 	if (g->phase == PHASE_SUCCEEDED && g->credits >= 0)
-		*text = xasprintf("succeeded: %d pictures, %lld credits, %s\n",
-			count_listed(e, g->id), (long long)g->credits, g->model ? g->model : "?");
+		*text = xasprintf("succeeded: %d picture%s, %lld credits, %s\n", listed,
+			listed == 1 ? "" : "s", (long long)g->credits, g->model ? g->model : "?");
 	else if (g->phase == PHASE_FAILED)
 		*text = xasprintf("failed: %s\n", g->error ? g->error : g->status);
 	else
@@ -201,7 +221,7 @@ static int generation_error(struct engine *e, const struct generation *g, char *
 
 	if (g->phase != PHASE_FAILED)
 		return -ENOENT;
-	if (g->request && request_get(e->cat, g->request, &r) == 0) {
+	if (g->request && request_now(e, g->request, &r)) {
 		if (r.generation == g->id)
 			*text = words_error(&r, e->control);
 		request_release(&r);
@@ -357,13 +377,15 @@ static char *control_text(struct engine *e)
 	buf_printf(&b, "  echo 'retry requests/cat.prompt' > '%s'\n\n", e->control);
 	buf_addstr(&b,
 		"again PATH    send the same prompt once more (and pay for it)\n"
-		"retry PATH    try again what was refused, has failed or is unknown\n"
+		"retry PATH    try again what was refused, has failed or is unknown (what is unknown may\n"
+		"              be paid a second time by it)\n"
 		"cancel PATH   withdraw what was not sent, let rest what is unknown\n"
 		"approve PATH  send what is held for its price, the budget or the balance\n"
 		"pause         send nothing more until resume\n"
 		"resume        go on\n"
 		"refresh       ask the hub for models and balance, and try it again now\n"
-		"A PATH may be a folder: every prompt below it that it applies to.\n\n");
+		"A PATH may be a folder: every prompt below it that it applies to (again: all of them are\n"
+		"paid once more).\n\n");
 	buf_addstr(&b, hub);
 	add_money(e, &b);
 	request_counts(e->cat, counts);
@@ -371,8 +393,8 @@ static char *control_text(struct engine *e)
 	if (waiting)
 		buf_printf(&b, "queue: %s\n", waiting);
 	pthread_mutex_lock(&e->lock);
-	if (e->control_error)
-		buf_printf(&b, "the last line was not carried out: %s\n", e->control_error);
+	if (e->control_said)
+		buf_printf(&b, "the last line was %s\n", e->control_said);
 	pthread_mutex_unlock(&e->lock);
 	return buf_take(&b);
 }
@@ -424,7 +446,7 @@ int engine_text(struct engine *e, enum engine_text what, int64_t id, char **text
 		rc = generation_text(e, what, id, text);
 		break;
 	}
-	if (rc == 0 && len)
+	if (*text && len)
 		*len = strlen(*text);
 	return rc;
 }

@@ -1,10 +1,14 @@
 #include "engine/words.h"
 #include "base/buf.h"
+#include "base/names.h"
 #include "engine/life.h"
 #include <errno.h>
 #include <stdio.h>
 
-enum { TEXT_MAX = 8192 };
+enum {
+	TEXT_MAX = 64 * 1024, /* a path may be long, and is there several times */
+	SHOWN_MAX = 500,      /* bytes of a line of somebody else */
+};
 
 static const struct {
 	int err;
@@ -24,10 +28,20 @@ static const struct {
 	[HOLD_PAUSED] = {EAGAIN, "the queue is paused", "", "resume"},
 };
 
+const char *words_paused(const char *setting)
+{
+	return strcmp(setting, CATALOGUE_COPIED) == 0
+		? "the queue is paused: this state is a copy, or was restored from a backup, and what "
+		  "waits in it may have been sent since; cancel that, then resume"
+		: holds[HOLD_PAUSED].why;
+}
+
 /* One line of somebody else's words: no control characters, not too long. */
 static void add_line(struct buf *b, const char *text)
 {
-	for (size_t i = 0; text[i] && i < 500; i++)
+	const size_t len = names_utf8_cut(text, SHOWN_MAX);
+
+	for (size_t i = 0; i < len; i++)
 		buf_addch(b, (unsigned char)text[i] < ' ' || text[i] == 127 ? ' ' : text[i]);
 }
 
@@ -72,6 +86,11 @@ static void add_quoted(struct buf *b, const char *text)
 /* A command that can be pasted from wherever one is; path NULL for a verb without one. */
 static void add_command(struct buf *b, const char *verb, const char *path, const char *control)
 {
+	/* Its second line would be a command of its own, of whoever made the name. */
+	if (path && strchr(path, '\n')) {
+		buf_printf(b, "take the line break out of its name; then %s it by control", verb);
+		return;
+	}
 	buf_printf(b, path ? "echo '%s " : "echo %s", verb);
 	if (path) {
 		add_quoted(b, path);
@@ -104,6 +123,8 @@ static void add_succeeded(struct buf *b, const struct request *r, const struct w
 	buf_printf(b, ", %s", model_of(r));
 	if (r->sent_ms && r->changed_ms >= r->sent_ms)
 		buf_printf(b, ", %lld s", (long long)((r->changed_ms - r->sent_ms) / 1000));
+	if (c->missing > 0)
+		buf_printf(b, "; %d cannot be reached, which is tried again, see %s", c->missing, c->log);
 }
 
 static void add_evidence(struct buf *b, const struct request *r)
@@ -154,7 +175,8 @@ static void add_body(struct buf *b, const struct request *r, const struct words_
 		buf_printf(b, ", %s", model_of(r));
 		break;
 	case REQUEST_RUNNING:
-		buf_printf(b, "%s, ", c->hub_word ? c->hub_word : "at the hub");
+		add_line(b, c->hub_word ? c->hub_word : "at the hub");
+		buf_addstr(b, ", ");
 		add_credits(b, r);
 		buf_printf(b, ", %s", model_of(r));
 		break;
@@ -187,18 +209,33 @@ char *words_status(const struct request *r, const struct words_context *c)
 	return buf_take(&b);
 }
 
+/* The clock may have been set back. */
+static long long seconds_since(const struct request *r, const struct words_context *c)
+{
+	return c->now_ms > r->sent_ms ? (c->now_ms - r->sent_ms) / 1000 : 0;
+}
+
 char *words_progress(const struct request *r, const struct words_context *c)
 {
-	if (r->state == REQUEST_QUEUED && c->waiting)
-		return xasprintf("queued: %s\n", c->waiting);
-	if (r->state == REQUEST_QUEUED)
+	struct buf b;
+
+	if (r->state == REQUEST_QUEUED && !c->waiting)
 		return xstrdup("queued\n");
-	if (r->state == REQUEST_SENDING)
-		return xasprintf("sending %lld s\n", (long long)((c->now_ms - r->sent_ms) / 1000));
-	if (r->state == REQUEST_RUNNING)
-		return xasprintf("%s %lld s\n", c->hub_word ? c->hub_word : "running",
-			(long long)((c->now_ms - r->sent_ms) / 1000));
-	return words_status(r, c);
+	if (r->state != REQUEST_QUEUED && r->state != REQUEST_SENDING &&
+		r->state != REQUEST_RUNNING)
+		return words_status(r, c);
+	buf_init(&b, TEXT_MAX);
+	if (r->state == REQUEST_QUEUED) {
+		buf_addstr(&b, "queued: ");
+		add_line(&b, c->waiting);
+	} else {
+		add_line(&b, r->state == REQUEST_SENDING ? "sending"
+				: c->hub_word		 ? c->hub_word
+							 : "running");
+		buf_printf(&b, " %lld s", seconds_since(r, c));
+	}
+	buf_addch(&b, '\n');
+	return buf_take(&b);
 }
 
 static void add_next(struct buf *b, const struct request *r, const char *control)
@@ -245,7 +282,9 @@ char *words_error(const struct request *r, const char *control)
 		r->state != REQUEST_UNKNOWN)
 		return NULL;
 	buf_init(&b, TEXT_MAX);
-	buf_printf(&b, "what:    %s is %s\nwhy:     ", r->path, life_name(r->state));
+	buf_addstr(&b, "what:    ");
+	add_line(&b, r->path);
+	buf_printf(&b, " is %s\nwhy:     ", life_name(r->state));
 	if (held && !r->text)
 		buf_addstr(&b, holds[r->hold].why);
 	else
@@ -278,7 +317,9 @@ char *words_draft_error(
 	struct buf b;
 
 	buf_init(&b, TEXT_MAX);
-	buf_printf(&b, "what:    %s is a draft\nwhy:     ", path);
+	buf_addstr(&b, "what:    ");
+	add_line(&b, path);
+	buf_addstr(&b, " is a draft\nwhy:     ");
 	add_line(&b, text);
 	buf_addstr(&b, "\ncharged: nothing\nnext:    ");
 	if (err == EINVAL) {

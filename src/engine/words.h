@@ -16,6 +16,8 @@ struct words_context {
 	const char *hub_word; /* the hub's own word for a running one, or NULL */
 	int64_t hub_since_ms; /* since when */
 	int pictures;	      /* listed */
+	int missing;	      /* that the hub gave and that cannot be reached */
+	const char *log;      /* where it stands why, from the mount down */
 	const char *control;  /* the control file, as a shell finds it from anywhere */
 };
 
@@ -25,6 +27,8 @@ char *words_status(const struct request *r, const struct words_context *c);
 char *words_progress(const struct request *r, const struct words_context *c);
 /* Four labelled lines; NULL when there is no error to speak of. */
 char *words_error(const struct request *r, const char *control);
+/* Why nothing is sent, by the value of the setting "paused"; not owned. */
+const char *words_paused(const char *setting);
 char *words_draft_status(const char *text);
 /* err EINVAL: the text or what it draws in is to be mended; any other: it may not be whole, or this
  * machine has trouble with it. goes_on: it is tried again by itself. */

@@ -155,6 +155,7 @@ static char *url_of(const char *listen, const struct MHD_Daemon *daemon)
 		info ? (unsigned)info->port : 0);
 }
 
+PRINTF_LIKE(2, 0)
 static void mhd_words(void *cls, const char *format, va_list args)
 {
 	char line[512];

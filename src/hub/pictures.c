@@ -15,31 +15,39 @@ static bool in_list(const char *list, const char *etag)
 	return strcmp(list, "*") == 0 || strstr(list, etag) != NULL;
 }
 
-/* One range as RFC 9110 has it; several are answered with the whole. 1: take it, 0: ignore,
- * -1: it lies outside. */
-static int parse_range(const char *text, int64_t size, int64_t *first, int64_t *last)
+/* Digits alone; more of them than a number holds give the greatest. */
+static bool number(const char **text, int64_t *value)
 {
-	char dash, rest;
+	char *end;
 
-	if (strncmp(text, "bytes=", 6) != 0 || strchr(text, ','))
+	if (**text < '0' || **text > '9')
+		return false;
+	*value = strtoll(*text, &end, 10);
+	*text = end;
+	return true;
+}
+
+int range_parse(const char *text, int64_t size, int64_t *first, int64_t *last)
+{
+	int64_t tail;
+
+	if (strncmp(text, "bytes=", 6) != 0)
 		return 0;
 	text += 6;
 	if (*text == '-') {
-		int64_t tail;
-
-		if (sscanf(text + 1, "%" SCNd64 "%c", &tail, &rest) != 1 || tail < 0)
+		text++;
+		if (!number(&text, &tail) || *text)
 			return 0;
 		*first = tail > size ? 0 : size - tail;
 		*last = size - 1;
-		return tail == 0 ? -1 : 1;
+		return tail > 0 && size > 0 ? 1 : -1;
 	}
-	const int n = sscanf(text, "%" SCNd64 "%c%" SCNd64 "%c", first, &dash, last, &rest);
-	if (n < 2 || n > 3 || dash != '-' || *first < 0)
+	*last = INT64_MAX;
+	if (!number(&text, first) || *text++ != '-' || (*text && !number(&text, last)) || *text ||
+		*last < *first)
 		return 0;
-	if (n == 2 || *last >= size)
+	if (*last >= size)
 		*last = size - 1;
-	if (n == 3 && *last < *first && *last != size - 1)
-		return 0;
 	return *first < size ? 1 : -1;
 }
 
@@ -50,7 +58,7 @@ static enum MHD_Result send_range(struct request *r, int fd, int64_t size, const
 	const char *if_range =
 		MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, "If-Range");
 	int64_t first = 0, last = size - 1;
-	int wanted = range ? parse_range(range, size, &first, &last) : 0;
+	int wanted = range ? range_parse(range, size, &first, &last) : 0;
 	struct MHD_Response *response;
 	char text[128];
 

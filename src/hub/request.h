@@ -56,6 +56,8 @@ struct upload {
 	struct MHD_PostProcessor *parser; /* multipart */
 	struct buf json, field;
 	char field_name[64];
+	char *part; /* the names of the one at hand */
+	bool part_empty; /* no byte of it yet */
 	crypto_generichash_state hash; /* of all that was sent */
 	int64_t received;
 	bool multipart, too_large, too_many;
@@ -120,6 +122,9 @@ void orders_close(struct hub *h);
 
 /* pictures.c */
 enum MHD_Result get_picture(struct request *r, const char *name);
+/* A Range header: one range as RFC 9110 has it; several are answered with the whole. 1: take it,
+ * 0: ignore it, -1: it lies outside. */
+int range_parse(const char *text, int64_t size, int64_t *first, int64_t *last);
 
 /* models.c */
 struct wire_models models_builtin(void);

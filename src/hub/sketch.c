@@ -104,7 +104,7 @@ static void draw_hills(cairo_t *c, struct dice *d, double w, double h, double hu
 		const double fine = roll(d, 4, 9), shift = roll(d, 0, 2 * M_PI);
 
 		cairo_move_to(c, 0, h);
-		for (double x = 0; x <= w + 8; x += 8)
+		for (int x = 0; x <= w + 8; x += 8)
 			cairo_line_to(c, x,
 				base + swing * sin(waves * x / w * 2 * M_PI + phase) +
 					swing * 0.25 * sin(fine * x / w * 2 * M_PI + shift));
@@ -260,8 +260,10 @@ static void draw_references(cairo_t *c, struct dice *d, const struct provider_jo
 
 		if (!photo)
 			continue;
-		pin(c, photo, w * 0.06 + (shown % 3) * edge * 1.25,
-			h * 0.06 + shown / 3 * edge * 1.25, edge, roll(d, -0.12, 0.12));
+		const int column = shown % 3, row = shown / 3;
+
+		pin(c, photo, w * 0.06 + column * edge * 1.25, h * 0.06 + row * edge * 1.25, edge,
+			roll(d, -0.12, 0.12));
 		cairo_surface_destroy(photo);
 		shown++;
 	}

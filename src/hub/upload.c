@@ -59,9 +59,9 @@ static void begin_file(struct upload *u)
 	u->files[u->n_files++].size = 0;
 }
 
-static void add_to_file(struct upload *u, const char *bytes, size_t len, uint64_t off)
+static void add_to_file(struct upload *u, const char *bytes, size_t len, bool begins)
 {
-	if (off == 0)
+	if (begins)
 		begin_file(u);
 	if (u->error || u->too_many || u->n_files == 0)
 		return;
@@ -76,6 +76,23 @@ static void add_to_file(struct upload *u, const char *bytes, size_t len, uint64_
 	u->files[k].size += (int64_t)len;
 }
 
+/* Where what was received ends with the head of a part, libmicrohttpd tells of the part twice: without
+ * bytes, and then once more from its beginning. */
+static bool begins_part(struct upload *u, const char *name, const char *filename, uint64_t off, size_t len)
+{
+	if (off > 0) {
+		u->part_empty = false;
+		return false;
+	}
+	char *part = xasprintf("%s\n%s", name, filename ? filename : "");
+	const bool again = u->part_empty && strcmp(u->part, part) == 0;
+
+	free(u->part);
+	u->part = part;
+	u->part_empty = len == 0;
+	return !again;
+}
+
 static enum MHD_Result part_seen(void *arg, enum MHD_ValueKind kind, const char *name,
 	const char *filename, const char *type, const char *encoding, const char *bytes,
 	uint64_t off, size_t len)
@@ -87,13 +104,14 @@ static enum MHD_Result part_seen(void *arg, enum MHD_ValueKind kind, const char 
 	(void)encoding;
 	if (!name)
 		return MHD_YES;
+	const bool begins = begins_part(u, name, filename, off, len);
 	if (filename || strcmp(name, "reference_image") == 0) {
 		end_field(u);
 		if (strcmp(name, "reference_image") == 0)
-			add_to_file(u, bytes, len, off);
+			add_to_file(u, bytes, len, begins);
 		return MHD_YES;
 	}
-	if (off == 0) {
+	if (begins) {
 		end_field(u);
 		snprintf(u->field_name, sizeof u->field_name, "%s", name);
 	}
@@ -246,6 +264,7 @@ void upload_release(struct upload *u)
 	if (u->folder)
 		rmdir(u->folder);
 	free(u->folder);
+	free(u->part);
 	free(u->error);
 	buf_release(&u->json);
 	buf_release(&u->field);

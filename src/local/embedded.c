@@ -4,19 +4,23 @@
 #include "base/exit_status.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 
 enum {
-	ARGS_MAX = 64,
 	OUTPUT_MAX = 64 * 1024,
 	START_MS = 10 * 1000,
 	STOP_MS = 3 * 1000,
 	STEP_MS = 20,
+	RESTART_MS = 1000,
+	LISTEN_ARG = 4, /* in the arguments of `serve` */
 };
 
 /* imagehubd beside our own program, else by $PATH. */
@@ -40,9 +44,9 @@ static char *find_program(void)
 	return xstrdup("imagehubd");
 }
 
-/* Starts it with these arguments; its output, and its stderr unless that is ours, comes through
- * *output, and *input (may be NULL) leads to its standard input. The pid, or a negative errno. */
-static pid_t spawn(const char *const *argv, bool our_stderr, int *output, int *input)
+/* Starts it with these arguments; its output comes through *output, *input (may be NULL) leads to its
+ * standard input, and what it has to say goes to log (-1: to ours). The pid, or a negative errno. */
+static pid_t spawn(const char *const *argv, int *output, int *input, int log)
 {
 	int out[2], in[2] = {-1, -1};
 
@@ -51,10 +55,12 @@ static pid_t spawn(const char *const *argv, bool our_stderr, int *output, int *i
 	const pid_t pid = fork();
 	if (pid == 0) {
 		const int from = input ? in[0] : open("/dev/null", O_RDONLY);
+		sigset_t none;
 
-		if (dup2(from, 0) < 0 || dup2(out[1], 1) < 0 ||
-			(!our_stderr && dup2(out[1], 2) < 0))
+		if (dup2(from, 0) < 0 || dup2(out[1], 1) < 0 || (log >= 0 && dup2(log, 2) < 0))
 			_exit(126);
+		sigemptyset(&none); /* a thread's are blocked */
+		sigprocmask(SIG_SETMASK, &none, NULL);
 		setpgid(0, 0);
 		execvp(argv[0], (char *const *)argv);
 		_exit(127);
@@ -88,12 +94,12 @@ static int not_found(const char *program, char **error)
 static int run(const char *program, const char *data, const char *const *words, struct buf *out,
 	char **error)
 {
-	const char *argv[ARGS_MAX] = {program, "--data", data};
+	const char *argv[EMBEDDED_ARGS] = {program, "--data", data};
 	int n = 3, output, status;
 
 	while (*words)
 		argv[n++] = *words++;
-	const pid_t pid = spawn(argv, true, &output, NULL);
+	const pid_t pid = spawn(argv, &output, NULL, -1);
 	if (pid < 0)
 		return not_found(program, error);
 	const int rc = files_read_fd(output, out);
@@ -135,67 +141,143 @@ static int provision(const char *program, const char *state, const char *data, c
 	return status;
 }
 
-/* Of the line that says where it listens; NULL before that is complete. */
-static char *find_url(const char *text)
-{
-	static const char words[] = "listening on ";
-	const char *at = strstr(text, words);
-	const char *end = at ? strchr(at, '\n') : NULL;
-
-	return end && (at == text || at[-1] == '\n')
-		? xstrndup(at + strlen(words), (size_t)(end - at) - strlen(words))
-		: NULL;
-}
-
 static int read_url(int output, char **url, char **error)
 {
+	static const char words[] = "listening on ";
 	const int64_t deadline = clock_mono_ms() + START_MS;
-	char text[4096] = "";
+	char line[512] = "";
 	size_t len = 0;
 
-	while (!(*url = find_url(text)) && len < sizeof text - 1) {
+	while (len < sizeof line - 1 && !memchr(line, '\n', len)) {
 		struct pollfd p = {.fd = output, .events = POLLIN};
 		const int64_t left = deadline - clock_mono_ms();
 		const int ready = left > 0 ? poll(&p, 1, (int)left) : 0;
 
 		if (ready < 0 && errno == EINTR)
 			continue;
-		const ssize_t n = ready > 0 ? read(output, text + len, sizeof text - 1 - len) : 0;
-		if (n <= 0)
-			break;
+		const ssize_t n = ready > 0 ? read(output, line + len, sizeof line - 1 - len) : 0;
+		if (n <= 0) {
+			fail(error, -EIO, "the hub of --local does not start");
+			return STATUS_NO_LOCAL_HUB;
+		}
 		len += (size_t)n;
-		text[len] = '\0';
 	}
-	if (*url)
-		return STATUS_OK;
-	text[strcspn(text, "\n")] = '\0';
-	fail(error, -EIO, "the hub of --local does not start%s%s", *text ? ": " : "", text);
-	return STATUS_NO_LOCAL_HUB;
+	line[len] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	if (strncmp(line, words, sizeof words - 1) != 0) {
+		fail(error, -EIO, "the hub of --local says \"%s\"", line);
+		return STATUS_NO_LOCAL_HUB;
+	}
+	*url = xstrdup(line + sizeof words - 1);
+	return STATUS_OK;
 }
 
-int embedded_start(const char *state, const char *const *options, int n, bool foreground,
-	struct embedded *e, char **error)
+/* Its first line says where it listens. */
+static int start_hub(struct embedded *e, char **error)
 {
-	CLEANUP_FREE char *program = find_program();
-	CLEANUP_FREE char *data = files_join(state, "hub");
-	const char *argv[ARGS_MAX] = {
-		program, "--data", data, "--listen", "127.0.0.1:0", "--exit-with-stdin"};
-	int args = 6, output;
+	int output = -1, status;
 
-	*e = (struct embedded){.input = -1};
-	int status = provision(program, state, data, &e->key, error);
-	if (status)
-		return status;
-	for (int i = 0; i < n; i++)
-		argv[args++] = options[i];
-	argv[args] = "serve";
-	e->pid = spawn(argv, foreground, &output, &e->input);
+	e->pid = spawn(e->argv, &output, &e->input, e->log);
 	if (e->pid < 0)
-		return not_found(program, error);
+		return not_found(e->argv[0], error);
 	status = read_url(output, &e->url, error);
 	close(output);
 	return status;
 }
+
+static void set_arguments(struct embedded *e, const char *const *options, int n)
+{
+	const char *argv[] = {e->program, "--data", e->data, "--listen", "127.0.0.1:0",
+		"--exit-with-stdin"};
+	size_t k = ARRAY_SIZE(argv);
+
+	memcpy(e->argv, argv, sizeof argv);
+	for (int i = 0; i < n; i++)
+		e->argv[k++] = options[i];
+	e->argv[k] = "serve";
+}
+
+int embedded_start(const char *state, const char *const *options, int n, struct embedded *e,
+	char **error)
+{
+	*e = (struct embedded){.input = -1, .log = -1, .stop = -1};
+	e->program = find_program();
+	e->data = files_join(state, "hub");
+	set_arguments(e, options, n);
+	int status = provision(e->program, state, e->data, &e->key, error);
+	if (status)
+		return status;
+	/* Not into our own: that is often a pipe, whose reader would wait for as long as the hub lives. */
+	CLEANUP_FREE char *log = files_join(state, "hub.log");
+	e->log = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (e->log < 0) {
+		fail(error, -errno, "%s cannot be written: %s", log, strerror(errno));
+		return STATUS_NO_LOCAL_HUB;
+	}
+	status = start_hub(e, error);
+	if (status && error && *error) {
+		char *text = xasprintf("%s; %s may say why", *error, log);
+
+		free(*error);
+		*error = text;
+	}
+	return status;
+}
+
+/* ---- a hub that ends by itself ---- */
+
+/* Once more, on the port that it had. */
+static void restart(struct embedded *e)
+{
+	int output;
+
+	e->argv[LISTEN_ARG] = strstr(e->url, "://") + 3;
+	e->pid = spawn(e->argv, &output, &e->input, e->log);
+	if (e->pid > 0)
+		close(output);
+	else
+		e->input = -1;
+}
+
+static void clear_away(struct embedded *e)
+{
+	waitpid(e->pid, NULL, 0);
+	close(e->input);
+	e->input = -1;
+	e->pid = 0;
+	log_warning("the hub of --local has ended; it is started again");
+}
+
+static void *watch(void *arg)
+{
+	struct embedded *e = arg;
+
+	for (;;) {
+		CLEANUP_CLOSE int pidfd = e->pid > 0 ? pidfd_open(e->pid, 0) : -1;
+		struct pollfd fds[2] = {{.fd = e->stop, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
+
+		if (e->pid > 0 && pidfd < 0)
+			return NULL;
+		if (poll(fds, 2, e->pid > 0 ? -1 : RESTART_MS) < 0 && errno != EINTR)
+			return NULL;
+		if (fds[0].revents)
+			return NULL;
+		if (e->pid <= 0)
+			restart(e);
+		else if (fds[1].revents)
+			clear_away(e);
+	}
+}
+
+void embedded_watch(struct embedded *e)
+{
+	if (e->pid <= 0)
+		return;
+	e->stop = eventfd(0, EFD_CLOEXEC);
+	e->watched = e->stop >= 0 && thread_start(&e->watcher, "local hub", watch, e) == 0;
+}
+
+/* ---- the end ---- */
 
 static bool ended(pid_t pid, int ms)
 {
@@ -209,6 +291,10 @@ static bool ended(pid_t pid, int ms)
 
 void embedded_stop(struct embedded *e)
 {
+	if (e->watched && write(e->stop, &(uint64_t){1}, sizeof(uint64_t)) > 0)
+		pthread_join(e->watcher, NULL);
+	if (e->stop >= 0)
+		close(e->stop);
 	if (e->input >= 0)
 		close(e->input);
 	if (e->pid > 0 && !ended(e->pid, STOP_MS)) {
@@ -218,7 +304,11 @@ void embedded_stop(struct embedded *e)
 			waitpid(e->pid, NULL, 0);
 		}
 	}
+	if (e->log >= 0)
+		close(e->log);
 	free(e->url);
 	free(e->key);
-	*e = (struct embedded){.input = -1};
+	free(e->program);
+	free(e->data);
+	*e = (struct embedded){.input = -1, .log = -1, .stop = -1};
 }

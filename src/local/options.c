@@ -1,6 +1,7 @@
 #include "local/options.h"
 #include "base/exit_status.h"
 #include "base/names.h"
+#include <ctype.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -80,14 +81,16 @@ static bool size(const char *text, int64_t *value)
 	static const char units[] = "KMGT";
 	char *end;
 	const int64_t n = strtoll(text, &end, 10);
-	const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
 	int64_t factor = 1;
 
 	if (*text < '0' || *text > '9' || n < 0 || n > 1000000000 || (*end && !unit) ||
-		(unit && end[1] && strcmp(end + 1, "B") && strcmp(end + 1, "iB")))
+		(unit && end[1] && strcmp(end + 1, "B") != 0 && strcmp(end + 1, "iB") != 0))
 		return false;
 	for (int i = 0; unit && i <= unit - units; i++)
 		factor *= 1024;
+	if (n > INT64_MAX / factor)
+		return false;
 	*value = n * factor;
 	return true;
 }
@@ -105,6 +108,15 @@ static int take_fetch(struct options *o)
 	o->eager = strcmp(optarg, "eager") == 0;
 	return o->eager || strcmp(optarg, "lazy") == 0 ? -1
 						       : bad("--fetch %s: lazy or eager", optarg);
+}
+
+static int take_fuse_option(struct options *o)
+{
+	char *before = o->fuse_options;
+
+	o->fuse_options = before ? xasprintf("%s,%s", before, optarg) : xstrdup(optarg);
+	free(before);
+	return -1;
 }
 
 static int take_local_option(struct options *o)
@@ -177,8 +189,7 @@ static int take(struct options *o, int option, char **argv)
 		o->debug = o->foreground = true;
 		return -1;
 	case 'o':
-		o->fuse_options = optarg;
-		return -1;
+		return take_fuse_option(o);
 	case HELP:
 		fputs(usage, stdout);
 		return STATUS_OK;

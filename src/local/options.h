@@ -12,7 +12,7 @@ struct options {
 	const char *mountpoint;
 	const char *hub;	 /* NULL: the hosted hub, or the embedded one with local */
 	const char *key_file, *profile, *state, *cache;
-	const char *fuse_options; /* what followed -o */
+	char *fuse_options;	 /* what followed each -o, with commas between; owned */
 	int64_t cache_max;	 /* bytes; 0: no limit */
 	int64_t max_spend;	 /* -1: no limit */
 	int64_t settle_ms;
@@ -24,7 +24,8 @@ struct options {
 
 #define OPTIONS_HOSTED_HUB "https://www.gptimagehub.com"
 
-/* -1: go on; otherwise the exit status, everything being said. Strings are borrowed from argv. */
+/* -1: go on; otherwise the exit status, everything being said. Strings are borrowed from argv,
+ * but for the one that is the caller's to free. */
 int options_parse(int argc, char **argv, struct options *o);
 
 #endif

@@ -70,6 +70,24 @@ void profile_release(struct profile *p)
 
 /* ---- the key ---- */
 
+/* The first word of a text. It becomes part of a request's head: a control character in it would begin
+ * another line there. */
+static int take_key(const char *text, const char *from, char **key, char **error)
+{
+	const char *begin = text + strspn(text, " \t\r\n");
+	const size_t len = strcspn(begin, " \t\r\n");
+	bool good = len > 0;
+
+	for (size_t i = 0; i < len; i++)
+		good &= begin[i] > ' ' && begin[i] < 0x7f;
+	if (!good) {
+		fail(error, -EINVAL, "%s holds no key", from);
+		return STATUS_NO_KEY;
+	}
+	*key = xstrndup(begin, len);
+	return STATUS_OK;
+}
+
 static int read_key(const char *path, bool check_mode, char **key, char **error)
 {
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -86,16 +104,10 @@ static int read_key(const char *path, bool check_mode, char **key, char **error)
 		return STATUS_KEY_EXPOSED;
 	}
 	buf_init(&b, KEY_MAX);
-	const int rc = files_read_fd(fd, &b);
-	const size_t begin = strspn(b.data, " \t\r\n");
-	const size_t len = strcspn(b.data + begin, " \t\r\n");
-	if (rc == 0 && len > 0)
-		*key = xstrndup(b.data + begin, len);
+	CLEANUP_FREE char *from = xasprintf("the key file %s", path);
+	const int status = take_key(files_read_fd(fd, &b) < 0 ? "" : b.data, from, key, error);
 	buf_release(&b);
-	if (*key)
-		return STATUS_OK;
-	fail(error, -EINVAL, "the key file %s holds no key", path);
-	return STATUS_NO_KEY;
+	return status;
 }
 
 static bool is_there(const char *path)
@@ -115,10 +127,8 @@ int profile_key(const struct options *o, char **key, char **error)
 		return read_key(o->key_file, true, key, error);
 	if (systemd && is_there(systemd))
 		return read_key(systemd, false, key, error);
-	if (variable && *variable) {
-		*key = xstrdup(variable);
-		return STATUS_OK;
-	}
+	if (variable && *variable)
+		return take_key(variable, "$IMAGEHUB_API_KEY", key, error);
 	if (is_there(file))
 		return read_key(file, true, key, error);
 	fail(error, -ENOKEY,

@@ -5,7 +5,7 @@
  * folder of a generation that has ended, its picture, what was asked of it. Everything else is asked
  * for again each time, as a size that is wrong makes wrong copies. Names: a file of a generation,
  * once there, only goes by a removal through this mount; names beside a prompt come and go by
- * themselves.
+ * themselves; that there is no prompt of a name is kept too.
  */
 #include "base/clock.h"
 #include "mount/internal.h"
@@ -133,7 +133,7 @@ static int stat_generation_text(struct mount *m, fuse_ino_t ino, struct stat *st
 	struct generation_outline g;
 	struct request_brief r;
 	bool latest = false;
-	int64_t size, changed;
+	int64_t size = 0, changed;
 
 	int rc = generation_outline(m->cat, id, &g);
 	if (rc == 0)
@@ -292,6 +292,15 @@ int node_entry(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, struct fuse_e
 	*e = (struct fuse_entry_param){
 		.ino = ino, .entry_timeout = node_entry_timeout(parent, ino)};
 	return node_stat(m, ino, &e->attr, &e->attr_timeout);
+}
+
+void tree_node_entry(const struct node *n, struct fuse_entry_param *e)
+{
+	*e = (struct fuse_entry_param){.ino = ino_make(INO_TREE, n->id),
+		.attr = n->st,
+		.attr_timeout = KEEP,
+		.entry_timeout = KEEP};
+	e->attr.st_ino = e->ino;
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -388,7 +388,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	fi->fh = (uint64_t)(uintptr_t)l;
 	fi->cache_readdir = fi->keep_cache = keep;
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		listing_free(l);
 }
 
@@ -396,5 +396,6 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
 	listing_free(listing_of(fi));
+	away_closed(fuse_req_userdata(req));
 	fuse_reply_err(req, 0);
 }

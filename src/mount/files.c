@@ -49,7 +49,7 @@ static void open_tree(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fu
 	/* The user's own files change through the kernel alone. */
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		close_tree(m, f);
 }
 
@@ -142,19 +142,19 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	int rc = create_node(m, req, parent, name, S_IFREG | (mode & 07777), NULL, &n);
 	if (rc == 0)
 		rc = file_open(m->cat, n.id, fi->flags, &f);
-	if (rc == 0)
-		rc = node_entry(m, parent, ino_make(INO_TREE, n.id), &e);
 	if (rc < 0) {
-		if (f)
-			close_tree(m, f);
 		fuse_reply_err(req, -rc);
 		return;
 	}
+	tree_node_entry(&n, &e);
 	fi->fh = (uint64_t)(uintptr_t)f;
 	fi->keep_cache = 1;
 	fi->noflush = !file_writable(f);
-	if (fuse_reply_create(req, &e, fi) < 0)
+	away_opened(m);
+	if (fuse_reply_create(req, &e, fi) < 0) {
+		away_closed(m);
 		close_tree(m, f);
+	}
 }
 
 /* ---- reading and writing ---- */
@@ -185,7 +185,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		text_read(req, size, off, fi);
 }
 
-static void write_control(struct mount *m, fuse_req_t req, struct fuse_bufvec *in)
+static void write_control(struct mount *m, fuse_req_t req, struct control *c,
+	struct fuse_bufvec *in)
 {
 	const size_t len = fuse_buf_size(in);
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(len);
@@ -193,10 +194,11 @@ static void write_control(struct mount *m, fuse_req_t req, struct fuse_bufvec *i
 
 	out.buf[0].mem = bytes;
 	const ssize_t n = fuse_buf_copy(&out, in, 0);
-	if (n < 0)
-		fuse_reply_err(req, (int)-n);
+	const int rc = n < 0 ? (int)n : control_write(m, c, bytes, (size_t)n);
+	if (rc < 0)
+		fuse_reply_err(req, -rc);
 	else
-		control_write(m, req, bytes, (size_t)n);
+		fuse_reply_write(req, (size_t)n);
 }
 
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off,
@@ -205,8 +207,8 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	struct mount *m = fuse_req_userdata(req);
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
 
-	if (ino == STATIC_CONTROL) {
-		write_control(m, req, in);
+	if (ino == STATIC_CONTROL && fi->fh != HELPER_FH) {
+		write_control(m, req, text_control(fi), in);
 		return;
 	}
 	if (ino_type(ino) != INO_TREE || fi->fh == HELPER_FH) {
@@ -288,6 +290,8 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		rc = file_flush(file_of(fi), killed);
 		if (rc > 0)
 			rc = killed ? 0 : engine_validate(m->engine, ino_id(ino));
+	} else if (ino == STATIC_CONTROL && fi->fh != HELPER_FH && text_control(fi)) {
+		rc = is_killed(fuse_req_ctx(req)->pid) ? 0 : control_flush(m, text_control(fi));
 	}
 	fuse_reply_err(req, rc < 0 ? -rc : 0);
 }
@@ -306,6 +310,8 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		wait_release(fi);
 	else
 		text_release(m, fi);
+	if (fi->fh != HELPER_FH)
+		away_closed(m);
 	fuse_reply_err(req, 0);
 }
 

@@ -1,8 +1,8 @@
 /*
- * Deleting a folder of prompts: whoever removes cat.prompt makes cat.status and cat.png go as well,
- * and then still removes those, as it has listed them before. `rm -r` and file managers would
- * complain. So for a few seconds, and only for the process that listed the folder and removed the
- * prompt, those names can still be found and removed.
+ * Deleting prompts: whoever removes cat.prompt makes cat.status and cat.png go as well, and then
+ * still removes those, as it has listed them before. `rm -r` and file managers would complain. So for
+ * a few seconds, and only for the process that removed the prompt, those names can still be found and
+ * removed, when it has listed the folder itself or its parent has (`rm *`: the shell).
  */
 #include "base/clock.h"
 #include "mount/internal.h"
@@ -53,21 +53,26 @@ void ghosts_destroy(struct ghosts *g)
 	free(g);
 }
 
-/* FUSE tells the thread; programs delete with several. 0 when it has ended. */
-static pid_t process_of(pid_t thread)
+static pid_t field(const char *status, const char *name)
+{
+	const char *line = strstr(status, name);
+
+	return line ? (pid_t)atoi(line + strlen(name)) : 0;
+}
+
+/* FUSE tells the thread; programs delete with several. 0 when it has ended. parent may be NULL. */
+static pid_t process_of(pid_t thread, pid_t *parent)
 {
 	char path[64], text[1024];
-	const char *line;
 	ssize_t n;
 
 	snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	line = strstr(text, "\nTgid:");
-	return line ? (pid_t)atoi(line + 6) : 0;
+	text[n > 0 ? n : 0] = '\0';
+	if (parent)
+		*parent = field(text, "\nPPid:");
+	return field(text, "\nTgid:");
 }
 
 /* Under lock. */
@@ -109,7 +114,7 @@ static void add(struct ghosts *g, int64_t dir, const char *name, fuse_ino_t ino,
 
 void ghosts_listed(struct ghosts *g, int64_t dir, pid_t pid)
 {
-	const pid_t process = process_of(pid);
+	const pid_t process = process_of(pid, NULL);
 
 	pthread_mutex_lock(&g->lock);
 	forget_old(g);
@@ -123,11 +128,12 @@ void ghosts_listed(struct ghosts *g, int64_t dir, pid_t pid)
 
 void ghosts_add(struct ghosts *g, int64_t dir, const char *name, fuse_ino_t ino, pid_t pid)
 {
-	const pid_t process = process_of(pid);
+	pid_t parent;
+	const pid_t process = process_of(pid, &parent);
 
 	pthread_mutex_lock(&g->lock);
 	forget_old(g);
-	if (find(g, dir, NULL, process))
+	if (find(g, dir, NULL, process) || find(g, dir, NULL, parent))
 		add(g, dir, name, ino, process, GHOST_MS);
 	pthread_mutex_unlock(&g->lock);
 }
@@ -143,7 +149,7 @@ bool ghosts_find(struct ghosts *g, int64_t dir, const char *name, pid_t pid, boo
 	if (!possible)
 		return false;
 
-	const pid_t process = process_of(pid);
+	const pid_t process = process_of(pid, NULL);
 	pthread_mutex_lock(&g->lock);
 	struct trace *t = find(g, dir, name, process);
 	if (t && t->until_ms > clock_mono_ms()) {

@@ -8,15 +8,18 @@
  *	attrs.c		attributes, and how long the kernel keeps them
  *	tree.c		/requests: what changes names and attributes
  *	files.c		open files of the user's
- *	texts.c		text files: a snapshot at each open; /control
+ *	texts.c		text files: a snapshot at each open
+ *	control.c	writing to /control
  *	pictures.c	reading pictures
  *	wait.c		NAME.wait
  *	dirs.c		listings
+ *	away.c		the end of a mount that lives on in another namespace
  *	xattrs.c	extended attributes
  *	ghosts.c	derived names of prompts that are just being deleted with their folder
  *	removed.c	what has lost its name and is still in use
  *	park.c		requests that wait without a worker
  *	notifier.c	announcing new names, deadlines
+ *	announced.c	which were announced
  *
  * Identity. An inode number is a type in the top byte and a row id below: it means the same for
  * ever, rows being never reused, so nothing is kept per inode and FORGET costs nothing (but for what
@@ -41,6 +44,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct away;
+struct control;
 struct ghosts;
 
 struct mount {
@@ -52,6 +57,7 @@ struct mount {
 	struct park *park;
 	struct notifier *notifier;
 	struct ghosts *ghosts;
+	struct away *away; /* while the loop runs */
 	uid_t uid;
 	gid_t gid;
 	int64_t since_ms; /* when it was mounted: the times of what has none */
@@ -76,6 +82,17 @@ struct mount {
 
 /* Between mounting a session and its loop. -errno. */
 int device_attach(struct fuse_session *session);
+
+/* ---- away.c ---- */
+
+/* On the thread of the loop, before it, with the session mounted; NULL when it cannot be watched. */
+struct away *away_start(struct mount *m);
+/* Behind the loop; accepts NULL. Whether the mount is no longer there in this namespace. */
+bool away_stop(struct away *a);
+/* fuse_reply_open(), counted until away_closed(). */
+int away_reply_open(struct mount *m, fuse_req_t req, const struct fuse_file_info *fi);
+void away_opened(struct mount *m);
+void away_closed(struct mount *m);
 
 /* ---- nodes.c ---- */
 
@@ -138,9 +155,12 @@ const char *generation_text_name(enum generation_text text);
 enum engine_text generation_text_kind(enum generation_text text);
 
 /* A name in a directory. -ENOENT; 1 when it is an id that only the hub may know. for_helper: what
- * is not announced yet is not there, however old. */
+ * is still to be announced is not there, though others may see it. */
 int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *ino,
 	bool for_helper);
+/* The look-ups that the first reader of a picture makes, of nothing: the statements are prepared, and
+ * the upper pages of the tables in memory, before somebody waits for them. */
+void nodes_warm(struct mount *m);
 /* A derived name in a folder of /requests, whether announced or not. */
 int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
 /* Whether a name may be shown that came to be at since_ms (wall). */
@@ -170,6 +190,7 @@ double node_entry_timeout(fuse_ino_t parent, fuse_ino_t ino);
 /* Of what has been read already. */
 void generation_node_entry(struct mount *m, const struct generation_entry *g,
 	struct fuse_entry_param *e);
+void tree_node_entry(const struct node *n, struct fuse_entry_param *e);
 void image_stat(struct mount *m, int64_t id, int64_t size, int64_t listed_ms, struct stat *st);
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
@@ -215,7 +236,17 @@ int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
 void text_release(struct mount *m, struct fuse_file_info *fi);
-void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t len);
+/* Of a file of /control that is open for writing; else NULL. Borrowed. */
+struct control *text_control(const struct fuse_file_info *fi);
+
+/* ---- control.c ---- */
+struct control *control_open(void);
+void control_close(struct control *c);
+/* 0 when every line was carried out (the last may wait for its end); else what engine_control said
+ * of the first that was not, and of those after it nothing was carried out. */
+int control_write(struct mount *m, struct control *c, const char *bytes, size_t len);
+/* Carries out what has no newline behind it. As control_write. */
+int control_flush(struct mount *m, struct control *c);
 
 /* ---- pictures.c ---- */
 void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "mount/internal.h"
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/statvfs.h>
 
@@ -125,6 +127,7 @@ static int add_options(struct mount *m, struct fuse_args *args)
 /* libfuse writes its own reasons to stderr through this. */
 static char last_fuse_words[256];
 
+PRINTF_LIKE(2, 0)
 static void fuse_words(enum fuse_log_level level, const char *format, va_list args)
 {
 	vsnprintf(last_fuse_words, sizeof last_fuse_words, format, args);
@@ -208,6 +211,15 @@ struct engine_events mount_events(struct mount *m)
 	return (struct engine_events){.changed = changed, .arg = m};
 }
 
+/* Whether the kernel has ended the connection. While it lives elsewhere, unmounting it here would take
+ * away what is mounted there by now. */
+static bool is_dead(struct fuse_session *session)
+{
+	struct pollfd p = {.fd = fuse_session_fd(session)};
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
 int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*ready)(void *),
 	void *arg)
 {
@@ -218,6 +230,7 @@ int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*r
 	m->ready = ready;
 	m->ready_arg = arg;
 	int rc = notifier_start(m->notifier, m);
+	m->away = away_start(m);
 	if (rc == 0 && fuse_set_signal_handlers(m->session) < 0)
 		rc = -EIO;
 	if (rc == 0) {
@@ -230,12 +243,13 @@ int mount_run(struct mount *m, struct catalogue *cat, struct engine *e, void (*r
 			rc = 0;
 	}
 	fuse_loop_cfg_destroy(config);
+	const bool gone = away_stop(m->away);
+	m->away = NULL;
 	notifier_stop(m->notifier);
 	park_end(m->park, ENOTCONN);
-	if (m->mounted) {
+	if (m->mounted && (!gone || is_dead(m->session)))
 		fuse_session_unmount(m->session);
-		m->mounted = false;
-	}
+	m->mounted = false;
 	return rc;
 }
 

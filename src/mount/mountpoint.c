@@ -128,8 +128,8 @@ static char *absolute(const char *path)
 	CLEANUP_FREE char *parent = slash == copy ? xstrdup("/")
 				    : slash       ? xstrndup(copy, (size_t)(slash - copy))
 						  : xstrdup(".");
-	char *real =
-		strcmp(name, ".") && strcmp(name, "..") && *name ? realpath(parent, NULL) : NULL;
+	const bool named = *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+	char *real = named ? realpath(parent, NULL) : NULL;
 
 	if (!real)
 		return realpath(path, NULL);

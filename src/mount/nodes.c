@@ -79,6 +79,19 @@ bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t sinc
 		notifier_is_announced(m->notifier, parent, ino);
 }
 
+/* The helper meets a name when it has made it, or when it is too old to be made and is not to be made
+ * all the same (a prompt has another name). */
+static bool is_there(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms,
+	bool for_helper)
+{
+	if (!for_helper)
+		return is_visible(m, parent, ino, since_ms);
+	if (notifier_is_to_come(m->notifier, parent, ino))
+		return false;
+	return since_ms < m->since_ms || clock_wall_ms() - since_ms >= NOTIFIER_NEW_MS ||
+		notifier_is_announced(m->notifier, parent, ino);
+}
+
 fuse_ino_t ino_of_derived(const struct derived *d)
 {
 	switch (d->kind) {
@@ -134,9 +147,7 @@ static int find_in_requests(struct mount *m, int64_t dir, const char *name, fuse
 	*ino = ino_of_derived(&d);
 	if (d.kind == DERIVED_WAIT)
 		return 0;
-	if (for_helper)
-		return notifier_is_announced(m->notifier, parent, *ino) ? 0 : -ENOENT;
-	return is_visible(m, parent, *ino, d.since_ms) ? 0 : -ENOENT;
+	return is_there(m, parent, *ino, d.since_ms, for_helper) ? 0 : -ENOENT;
 }
 
 static int find_entry(struct mount *m, const char *name, struct generation_entry *g,
@@ -151,10 +162,7 @@ static int find_entry(struct mount *m, const char *name, struct generation_entry
 		return rc == -ESTALE ? -ENOENT : rc;
 
 	const fuse_ino_t ino = ino_make(INO_GENERATION, g->id);
-	const bool there = for_helper
-		? notifier_is_announced(m->notifier, STATIC_GENERATIONS, ino)
-		: is_visible(m, STATIC_GENERATIONS, ino, g->created_ms);
-	return there ? 0 : -ENOENT;
+	return is_there(m, STATIC_GENERATIONS, ino, g->created_ms, for_helper) ? 0 : -ENOENT;
 }
 
 static int find_generation(struct mount *m, const char *name, fuse_ino_t *ino, bool for_helper)
@@ -187,8 +195,7 @@ static int find_image(struct mount *m, int64_t generation, const char *name, fus
 
 		image_name(&i, own);
 		if (strcmp(own, name) != 0 ||
-			!(for_helper ? notifier_is_announced(m->notifier, parent, *ino)
-				     : is_visible(m, parent, *ino, i.listed_ms)))
+			!is_there(m, parent, *ino, i.listed_ms, for_helper))
 			rc = -ENOENT;
 	}
 	image_release(&i);
@@ -257,6 +264,25 @@ int node_find(struct mount *m, fuse_ino_t parent, const char *name, fuse_ino_t *
 	default:
 		return -ENOTDIR;
 	}
+}
+
+void nodes_warm(struct mount *m)
+{
+	struct generation_outline outline;
+	struct generation_entry entry;
+	struct derived d;
+	struct image i;
+	struct node n;
+
+	tree_get(m->cat, TREE_ROOT, &n);
+	tree_lookup(m->cat, TREE_ROOT, "", &n);
+	derived_lookup(m->cat, TREE_ROOT, "_.png", &d);
+	generation_entry_find(m->cat, "", &entry);
+	generation_outline(m->cat, 0, &outline);
+	if (image_find(m->cat, 0, 1, &i) == 0)
+		image_release(&i);
+	if (image_get(m->cat, 0, &i) == 0)
+		image_release(&i);
 }
 
 /* ---- operations ---- */
@@ -334,6 +360,13 @@ static void lookup_generation(struct mount *m, fuse_req_t req, const char *name)
 	}
 }
 
+/* Names beside a prompt come and go by themselves; a prompt's own comes by a call on this mount, which
+ * the kernel sees. So it may keep that there is none: a copier asks for each name more than once. */
+static bool comes_by_a_call(fuse_ino_t parent, const char *name)
+{
+	return ino_type(parent) == INO_TREE && names_is_prompt(name);
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mount *m = fuse_req_userdata(req);
@@ -346,16 +379,25 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	const int rc = node_find(m, parent, name, &ino, is_helper(m, req));
 	if (rc == -ENOENT && ino_type(parent) == INO_TREE &&
 		ghosts_find(m->ghosts, ino_id(parent), name, fuse_req_ctx(req)->pid, false, &ino)) {
-		/* As a plain file of no size: all that is asked of it is to go away. */
 		struct fuse_entry_param e = {.ino = ino};
+		double timeout;
 
-		e.attr = (struct stat){.st_ino = ino, .st_mode = S_IFREG | 0444, .st_nlink = 1,
-			.st_uid = m->uid, .st_gid = m->gid};
+		/* A picture is still read under /generations, of which this is the inode: only its
+		 * own size will do. A text is gone; all that is asked of it is to go away. */
+		if (known_stat(m, ino, &e.attr, &timeout) < 0)
+			e.attr = (struct stat){.st_ino = ino, .st_mode = S_IFREG | 0444,
+				.st_nlink = 1, .st_uid = m->uid, .st_gid = m->gid};
 		fuse_reply_entry(req, &e);
 		return;
 	}
-	if (rc < 0)
+	if (rc == -ENOENT && comes_by_a_call(parent, name)) {
+		const struct fuse_entry_param none = {.ino = 0,
+			.entry_timeout = node_entry_timeout(parent, ino_make(INO_TREE, 0))};
+
+		fuse_reply_entry(req, &none);
+	} else if (rc < 0) {
 		fuse_reply_err(req, -rc);
-	else
+	} else {
 		reply_entry(m, req, parent, ino);
+	}
 }

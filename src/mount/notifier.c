@@ -2,11 +2,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "mount/announced.h"
 #include "mount/internal.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <search.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,15 +16,17 @@
 
 enum {
 	MESSAGE_MAX = 8192,
-	EVENTS_MAX = 100000, /* more are dropped: their names just become visible */
-	ANNOUNCED_KEEP_MS = 3000,
-	SWEEP_MS = 1000,
-	SOCKET_BYTES = 32 * 1024, /* a few dozen messages: the thread has more to do than to wait for room */
-	ROOM_MS = 1000,
-	STUCK_MS = 2000,
+	EVENTS_MAX = 100000, /* more are dropped, and messages as well: their names just become visible */
+	SOCKET_BYTES = 32 * 1024, /* a few dozen messages */
+	ROOM_MS = 5,		  /* how soon it is looked for room for more */
 };
 
-enum message { MESSAGE_CREATE = 'c', MESSAGE_FOLDER = 'd', MESSAGE_TOUCH = 't' };
+enum message {
+	MESSAGE_CREATE = 'c',
+	MESSAGE_FOLDER = 'd',
+	MESSAGE_TOUCH = 't',
+	MESSAGE_LOOK = 'l',
+};
 
 struct event {
 	struct list link;
@@ -33,10 +34,10 @@ struct event {
 	struct engine_event what;
 };
 
-/* A name that was announced lately. */
-struct announced {
-	uint64_t parent, ino;
-	int64_t until_ms;
+/* A message that the helper's socket had no room for yet. */
+struct message_waiting {
+	struct list link;
+	char *text;
 };
 
 struct notifier {
@@ -44,7 +45,8 @@ struct notifier {
 	char *mountpoint;
 	pid_t helper;
 	int socket;
-	int64_t stuck_until_ms; /* the thread's: the helper takes nothing */
+	struct list waiting; /* messages, in order; the thread's, as the next */
+	int n_waiting;
 	atomic_bool works;
 
 	pthread_t thread;
@@ -54,8 +56,7 @@ struct notifier {
 	bool stopping, poked; /* under lock, as all below */
 	struct list events;
 	int n_events;
-	void *announced; /* tsearch(3) */
-	int64_t swept_ms;
+	struct announced *announced;
 };
 
 /* ---- the helper process ---- */
@@ -63,11 +64,14 @@ struct notifier {
 static void helper_do(const char *mountpoint, enum message what, const char *name)
 {
 	char path[MESSAGE_MAX + 4096];
+	struct stat st;
 	int fd = -1;
 
 	snprintf(path, sizeof path, "%s/%s", mountpoint, name);
 	if (what == MESSAGE_FOLDER)
 		mkdir(path, 0755);
+	else if (what == MESSAGE_LOOK)
+		stat(path, &st);
 	else
 		fd = open(path,
 			O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (what == MESSAGE_CREATE ? O_CREAT : 0),
@@ -138,6 +142,8 @@ struct notifier *notifier_create(const char *mountpoint, char **error)
 	pthread_mutex_init(&n->lock, NULL);
 	thread_cond_init(&n->wake);
 	list_init(&n->events);
+	list_init(&n->waiting);
+	n->announced = announced_create();
 	return n;
 }
 
@@ -151,107 +157,65 @@ bool notifier_works(const struct notifier *n)
 	return atomic_load(&n->works);
 }
 
-/* In a burst the helper gets the time that it needs; one that is stuck is waited for once in a while. */
-static bool has_room(struct notifier *n)
+static void message_end(struct notifier *n, struct message_waiting *w)
 {
-	struct pollfd p = {.fd = n->socket, .events = POLLOUT};
-
-	if (clock_mono_ms() < n->stuck_until_ms)
-		return false;
-	if (poll(&p, 1, ROOM_MS) > 0)
-		return true;
-	n->stuck_until_ms = clock_mono_ms() + STUCK_MS;
-	return false;
+	list_remove(&w->link);
+	n->n_waiting--;
+	free(w->text);
+	free(w);
 }
 
-static void send_message(struct notifier *n, enum message what, const char *path)
+/* As many as there is room for: the thread has more to do than to wait for the helper, which may be
+ * busy for long in a burst, at a slow disk, or stopped. */
+static void send_waiting(struct notifier *n)
 {
-	char message[MESSAGE_MAX];
-	const int len = snprintf(message, sizeof message, "%c%s", what, path);
+	while (!list_empty(&n->waiting)) {
+		struct message_waiting *w =
+			CONTAINER_OF(n->waiting.next, struct message_waiting, link);
 
-	if (!notifier_works(n) || len <= 0 || (size_t)len >= sizeof message)
-		return;
-	while (send(n->socket, message, (size_t)len, MSG_NOSIGNAL) < 0) {
-		if (errno == EAGAIN && has_room(n))
-			continue;
-		if (errno == EAGAIN)
-			return; /* its name becomes visible by its age */
-		log_warning("the helper that announces new files has ended; they are still there");
-		atomic_store(&n->works, false);
-		return;
+		if (notifier_works(n) && send(n->socket, w->text, strlen(w->text), MSG_NOSIGNAL) < 0) {
+			if (errno == EAGAIN)
+				return;
+			log_warning("the helper that announces new files has ended; they are still "
+				    "there");
+			atomic_store(&n->works, false);
+		}
+		message_end(n, w);
 	}
+}
+
+/* False when it will not be announced: its name then becomes visible by its age. */
+static bool send_message(struct notifier *n, enum message what, const char *path)
+{
+	struct message_waiting *w;
+
+	if (!notifier_works(n) || n->n_waiting == EVENTS_MAX || strlen(path) + 2 > MESSAGE_MAX)
+		return false;
+	w = xcalloc(1, sizeof *w);
+	w->text = xasprintf("%c%s", what, path);
+	list_append(&n->waiting, &w->link);
+	n->n_waiting++;
+	send_waiting(n);
+	return notifier_works(n);
 }
 
 /* ---- what was announced ---- */
 
-static int compare(const void *a, const void *b)
-{
-	const struct announced *x = a, *y = b;
-
-	if (x->parent != y->parent)
-		return x->parent < y->parent ? -1 : 1;
-	return x->ino < y->ino ? -1 : x->ino > y->ino;
-}
-
 void notifier_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 {
-	struct announced *a = xcalloc(1, sizeof *a);
-
-	*a = (struct announced){parent, ino, clock_mono_ms() + ANNOUNCED_KEEP_MS};
-	pthread_mutex_lock(&n->lock);
-	struct announced **there = tsearch(a, &n->announced, compare);
-	if (*there != a) {
-		(*there)->until_ms = a->until_ms;
-		free(a);
-	}
-	n->poked = true;
-	pthread_cond_signal(&n->wake);
-	pthread_mutex_unlock(&n->lock);
+	announced_note(n->announced, parent, ino, true);
+	notifier_poke(n);
 }
 
 bool notifier_is_announced(struct notifier *n, uint64_t parent, uint64_t ino)
 {
-	const struct announced key = {.parent = parent, .ino = ino};
-
-	pthread_mutex_lock(&n->lock);
-	const bool found = tfind(&key, &n->announced, compare) != NULL;
-	pthread_mutex_unlock(&n->lock);
-	return found;
+	return announced_has(n->announced, parent, ino, true);
 }
 
-static __thread struct {
-	struct announced *items[256];
-	int count;
-	int64_t now_ms;
-} old;
-
-static void collect_old(const void *node, VISIT visit, int depth)
+bool notifier_is_to_come(struct notifier *n, uint64_t parent, uint64_t ino)
 {
-	struct announced *a = *(struct announced *const *)node;
-
-	(void)depth;
-	if ((visit == postorder || visit == leaf) && a->until_ms <= old.now_ms &&
-		old.count < (int)ARRAY_SIZE(old.items))
-		old.items[old.count++] = a;
-}
-
-/* Under lock. A name that is older than its keep time is visible by its age. */
-static void sweep(struct notifier *n)
-{
-	const int64_t now = clock_mono_ms();
-
-	if (now - n->swept_ms < SWEEP_MS)
-		return;
-	n->swept_ms = now;
-	do {
-		old.count = 0;
-		old.now_ms = now;
-		twalk(n->announced, collect_old);
-		for (int i = 0; i < old.count; i++) {
-			tdelete(old.items[i], &n->announced, compare);
-			free(old.items[i]);
-		}
-	} while (old.count == (int)ARRAY_SIZE(old.items));
+	return announced_has(n->announced, parent, ino, false) &&
+		!announced_has(n->announced, parent, ino, true);
 }
 
 /* ---- events ---- */
@@ -281,15 +245,28 @@ void notifier_poke(struct notifier *n)
 	pthread_mutex_unlock(&n->lock);
 }
 
+/* Once each: a second call would look like another change of the file. False when it was before. */
+static bool announce(struct notifier *n, enum message what, const char *path, uint64_t parent,
+	uint64_t ino)
+{
+	if (announced_has(n->announced, parent, ino, false))
+		return false;
+	announced_note(n->announced, parent, ino, false);
+	if (!send_message(n, what, path))
+		announced_forget(n->announced, parent, ino);
+	return true;
+}
+
 /* Whether a name came to be with the event of at_ms, however late that is handled. */
 static bool is_new(int64_t since_ms, int64_t at_ms)
 {
-	return at_ms - since_ms < NOTIFIER_OVERDUE_MS;
+	return at_ms - since_ms < NOTIFIER_NEW_MS;
 }
 
 /* The names of one prompt, collected under the catalogue's lock, announced without it. */
 struct names {
 	int64_t at_ms; /* of the event */
+	bool new_names; /* however old what they name */
 	char *dir;
 	uint64_t parent;
 	struct {
@@ -298,6 +275,7 @@ struct names {
 		bool fresh, status;
 	} items[16];
 	int count;
+	bool error; /* NAME.error is among them */
 };
 
 static bool collect_name(void *arg, const char *name, const struct derived *d)
@@ -308,15 +286,16 @@ static bool collect_name(void *arg, const char *name, const struct derived *d)
 		return false;
 	names->items[names->count].name = xstrdup(name);
 	names->items[names->count].ino = ino_of_derived(d);
-	names->items[names->count].fresh = is_new(d->since_ms, names->at_ms);
+	names->items[names->count].fresh = names->new_names || is_new(d->since_ms, names->at_ms);
 	names->items[names->count].status = d->kind == DERIVED_STATUS;
+	names->error |= d->kind == DERIVED_ERROR;
 	names->count++;
 	return true;
 }
 
-static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
+static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms, bool new_names)
 {
-	struct names names = {.at_ms = at_ms};
+	struct names names = {.at_ms = at_ms, .new_names = new_names};
 	struct node file;
 
 	if (tree_get(n->m->cat, node, &file) < 0 || file.parent == 0)
@@ -324,15 +303,18 @@ static void announce_prompt(struct notifier *n, int64_t node, int64_t at_ms)
 	names.dir = tree_path(n->m->cat, file.parent);
 	names.parent = ino_make(INO_TREE, file.parent);
 	derived_of(n->m->cat, node, collect_name, &names);
+	if (!names.error) /* new when it comes again */
+		announced_forget(n->announced, names.parent, ino_make(INO_ERROR, node));
 	for (int i = 0; i < names.count; i++) {
 		CLEANUP_FREE char *path =
 			names.dir ? xasprintf("%s/%s", names.dir, names.items[i].name) : NULL;
-		const bool announced =
-			notifier_is_announced(n, names.parent, names.items[i].ino);
 
-		if (path && names.items[i].fresh && !announced)
-			send_message(n, MESSAGE_CREATE, path);
-		else if (path && names.items[i].status)
+		if (new_names)
+			announced_forget(n->announced, names.parent, names.items[i].ino);
+		const bool made = path && names.items[i].fresh &&
+			announce(n, MESSAGE_CREATE, path, names.parent, names.items[i].ino);
+
+		if (path && !made && names.items[i].status)
 			send_message(n, MESSAGE_TOUCH, path);
 		free(names.items[i].name);
 	}
@@ -346,10 +328,10 @@ static void announce_generation(struct notifier *n, int64_t generation, int64_t 
 	if (generation_get(n->m->cat, generation, &g) < 0)
 		return;
 	/* mkdir would wait for a look-up that waits for the hub, and every other look-up for mkdir. */
-	if (is_new(g.created_ms, at_ms) && !park_has_lookup(n->m->park) &&
-		!notifier_is_announced(n, STATIC_GENERATIONS, ino_make(INO_GENERATION, g.id))) {
+	if (is_new(g.created_ms, at_ms) && !park_has_lookup(n->m->park)) {
 		CLEANUP_FREE char *path = xasprintf("generations/%s", g.hub_id);
-		send_message(n, MESSAGE_FOLDER, path);
+		announce(n, MESSAGE_FOLDER, path, STATIC_GENERATIONS,
+			ino_make(INO_GENERATION, g.id));
 	}
 	generation_release(&g);
 }
@@ -366,7 +348,8 @@ static void announce_picture(struct notifier *n, int64_t generation, int64_t ima
 		image_name(&i, name);
 		CLEANUP_FREE char *path = xasprintf("generations/%s/%s", g.hub_id, name);
 		if (is_new(i.listed_ms, at_ms))
-			send_message(n, MESSAGE_CREATE, path);
+			announce(n, MESSAGE_CREATE, path, ino_make(INO_GENERATION, g.id),
+				ino_make(INO_IMAGE, i.id));
 		image_release(&i);
 	}
 	generation_release(&g);
@@ -389,7 +372,7 @@ static void handle(struct notifier *n, const struct engine_event *e, int64_t at_
 	if (e->image && e->generation)
 		announce_picture(n, e->generation, e->image, at_ms);
 	if (e->node) {
-		announce_prompt(n, e->node, at_ms);
+		announce_prompt(n, e->node, at_ms, e->what == CHANGE_NAMES);
 		wake_node(n, e->node);
 	}
 }
@@ -416,11 +399,14 @@ static void answer_due(struct notifier *n)
 static void wait_for_work(struct notifier *n)
 {
 	pthread_mutex_unlock(&n->lock);
+	const int64_t sweep = announced_sweep(n->announced);
 	int64_t due = park_next_deadline(n->m->park);
 	pthread_mutex_lock(&n->lock);
 
-	if (n->announced && n->swept_ms + SWEEP_MS < due)
-		due = n->swept_ms + SWEEP_MS;
+	if (sweep < due)
+		due = sweep;
+	if (n->n_waiting > 0)
+		due = clock_mono_ms() + ROOM_MS;
 	const struct timespec until = clock_timespec(due);
 	while (list_empty(&n->events) && !n->poked && !n->stopping) {
 		if (due == INT64_MAX)
@@ -435,6 +421,10 @@ static void *notifier_main(void *arg)
 {
 	struct notifier *n = arg;
 
+	/* So that the kernel knows the way to them before somebody waits. */
+	send_message(n, MESSAGE_LOOK, "requests");
+	send_message(n, MESSAGE_LOOK, "generations");
+	nodes_warm(n->m);
 	pthread_mutex_lock(&n->lock);
 	while (!n->stopping) {
 		wait_for_work(n);
@@ -448,8 +438,8 @@ static void *notifier_main(void *arg)
 			free(e);
 			pthread_mutex_lock(&n->lock);
 		}
-		sweep(n);
 		pthread_mutex_unlock(&n->lock);
+		send_waiting(n);
 		answer_due(n);
 		pthread_mutex_lock(&n->lock);
 	}
@@ -490,7 +480,9 @@ void notifier_destroy(struct notifier *n)
 		waitpid(n->helper, NULL, 0);
 	list_for_each_safe (pos, next, &n->events)
 		free(CONTAINER_OF(pos, struct event, link));
-	tdestroy(n->announced, free);
+	list_for_each_safe (pos, next, &n->waiting)
+		message_end(n, CONTAINER_OF(pos, struct message_waiting, link));
+	announced_destroy(n->announced);
 	pthread_cond_destroy(&n->wake);
 	pthread_mutex_destroy(&n->lock);
 	free(n->mountpoint);

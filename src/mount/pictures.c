@@ -34,7 +34,7 @@ void image_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_fil
 	/* A listed picture never changes: what the kernel has of it stays right. */
 	fi->keep_cache = 1;
 	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		image_close(fi);
 }
 
@@ -46,10 +46,15 @@ void image_close(struct fuse_file_info *fi)
 	free(h);
 }
 
-static void reply_range(fuse_req_t req, int fd, size_t size, off_t off)
+static void reply_range(fuse_req_t req, struct picture *p, int fd, size_t size, off_t off)
 {
 	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
+	const int rc = picture_check(p, fd, off, size);
 
+	if (rc < 0) {
+		fuse_reply_err(req, -rc);
+		return;
+	}
 	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	buf.buf[0].fd = fd;
 	buf.buf[0].pos = off;
@@ -73,7 +78,7 @@ static void picture_ready(void *arg, int fd_or_error)
 	if (fd_or_error < 0)
 		fuse_reply_err(p->req, -fd_or_error);
 	else
-		reply_range(p->req, fd_or_error, p->size, p->off);
+		reply_range(p->req, handle_of(p->fh)->picture, fd_or_error, p->size, p->off);
 	parked_free(p);
 }
 
@@ -116,12 +121,12 @@ void image_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct 
 		engine_fetch_following(m->engine, h->image);
 	if (complete) {
 		atomic_store(&h->fd, fd);
-		reply_range(req, fd, size, off);
+		reply_range(req, h->picture, fd, size, off);
 	} else {
 		/* Held, as the reply lets the handle be closed. */
 		struct picture *p = picture_hold(h->picture);
 
-		reply_range(req, fd, size, off);
+		reply_range(req, p, fd, size, off);
 		picture_fd_done(p);
 		picture_close(p);
 	}

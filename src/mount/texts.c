@@ -1,6 +1,7 @@
 #include "base/buf.h"
 #include "mount/internal.h"
 #include <errno.h>
+#include <fcntl.h>
 
 enum { README_MAX = 16 * 1024 };
 
@@ -10,6 +11,7 @@ struct snapshot {
 	fuse_ino_t ino;
 	char *text;
 	size_t len;
+	struct control *control; /* of who writes to /control, else NULL */
 };
 
 static struct snapshot *snapshot_of(const struct fuse_file_info *fi)
@@ -119,6 +121,11 @@ int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino)
 	return size;
 }
 
+struct control *text_control(const struct fuse_file_info *fi)
+{
+	return snapshot_of(fi)->control;
+}
+
 /* ---- operations ---- */
 
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -134,13 +141,15 @@ void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file
 		return;
 	}
 	s->ino = ino;
+	if (ino == STATIC_CONTROL && (fi->flags & O_ACCMODE) != O_RDONLY)
+		s->control = control_open();
 	pthread_mutex_lock(&m->snapshots_lock);
 	list_append(&m->snapshots, &s->link);
 	pthread_mutex_unlock(&m->snapshots_lock);
 	fi->fh = (uint64_t)(uintptr_t)s;
 	fi->direct_io = 1;
-	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) < 0)
+	fi->noflush = !s->control;
+	if (away_reply_open(m, req, fi) < 0)
 		text_release(m, fi);
 }
 
@@ -163,22 +172,7 @@ void text_release(struct mount *m, struct fuse_file_info *fi)
 	pthread_mutex_lock(&m->snapshots_lock);
 	list_remove(&s->link);
 	pthread_mutex_unlock(&m->snapshots_lock);
+	control_close(s->control);
 	free(s->text);
 	free(s);
-}
-
-/* ---- control ---- */
-
-void control_write(struct mount *m, fuse_req_t req, const char *bytes, size_t len)
-{
-	CLEANUP_FREE char *text = xstrndup(bytes, len);
-	char *rest = text, *line;
-	int rc = 0;
-
-	while (rc == 0 && (line = strsep(&rest, "\n")) != NULL)
-		rc = engine_control(m->engine, line, NULL);
-	if (rc < 0)
-		fuse_reply_err(req, -rc);
-	else
-		fuse_reply_write(req, len);
 }

@@ -8,16 +8,13 @@
 
 enum { ALL_PERMISSIONS = 07777 };
 
-/* The entry of a node just made or read. */
-static void reply_node(struct mount *m, fuse_req_t req, const struct node *n)
+/* The entry of a node just made. */
+static void reply_node(fuse_req_t req, const struct node *n)
 {
 	struct fuse_entry_param e;
-	const int rc = node_entry(m, ino_make(INO_TREE, n->parent), ino_make(INO_TREE, n->id), &e);
 
-	if (rc < 0)
-		fuse_reply_err(req, -rc);
-	else
-		fuse_reply_entry(req, &e);
+	tree_node_entry(n, &e);
+	fuse_reply_entry(req, &e);
 }
 
 static void reply(fuse_req_t req, int rc)
@@ -70,7 +67,7 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		reply_node(m, req, &n);
+		reply_node(req, &n);
 }
 
 /* The helper's call that announces a generation's folder. */
@@ -102,7 +99,7 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		reply_node(m, req, &n);
+		reply_node(req, &n);
 }
 
 void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
@@ -114,7 +111,7 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		reply_node(m, req, &n);
+		reply_node(req, &n);
 }
 
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
@@ -192,7 +189,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct stat st;
-	double timeout;
+	double timeout = 0;
 	int rc = 0;
 
 	if (ino_type(ino) == INO_TREE)
@@ -345,6 +342,9 @@ static void follow_rename(struct mount *m, const char *name, const char *new_nam
 	}
 	if (names_is_prompt(name) && !names_is_prompt(new_name))
 		engine_disturb(m->engine, r->moved.id);
+	if (names_is_prompt(name) && names_is_prompt(new_name))
+		notifier_changed(m->notifier, &(struct engine_event){
+			.what = CHANGE_NAMES, .node = r->moved.id});
 	if (r->due) {
 		engine_commit_now(m->engine, r->moved.id);
 		if (r->other.id)

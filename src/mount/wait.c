@@ -2,7 +2,8 @@
  * NAME.wait: a stream of progress. Each read gives the next line, at once when the state has
  * changed, at the latest EVERY_MS after the one before; the last line is the status; then end of
  * file after a success, or the errno of what stopped it. An end is not told before the names that go
- * with it (pictures, .error) can be seen, so that `cat cat.wait && cp cat.png ~/` is right.
+ * with it (pictures, .error, the generation) can be seen, so that `cat cat.wait && cp cat.png ~/` is
+ * right.
  */
 #include "base/clock.h"
 #include "mount/internal.h"
@@ -39,7 +40,7 @@ void wait_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file
 	fi->direct_io = 1;
 	fi->nonseekable = 1;
 	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) < 0)
+	if (away_reply_open(m, req, fi) < 0)
 		wait_release(fi);
 }
 
@@ -70,15 +71,40 @@ static bool look(void *arg, const char *name, const struct derived *d)
 	return s->all;
 }
 
+/* Its folder, and the pictures there. */
+static bool generation_visible(struct mount *m, int64_t generation)
+{
+	const fuse_ino_t folder = ino_make(INO_GENERATION, generation);
+	struct generation_entry g;
+	struct image *images;
+	bool all = true;
+	size_t n;
+
+	if (generation_entry_get(m->cat, generation, &g) < 0)
+		return true;
+	if (!is_visible(m, STATIC_GENERATIONS, folder, g.created_ms))
+		return false;
+	if (image_list(m->cat, generation, &images, &n) < 0)
+		return true;
+	for (size_t i = 0; i < n; i++)
+		all &= images[i].size < 0 ||
+			is_visible(m, folder, ino_make(INO_IMAGE, images[i].id), images[i].listed_ms);
+	images_free(images, n);
+	return all;
+}
+
 static bool all_visible(struct mount *m, int64_t node)
 {
 	struct seeing s = {.m = m, .all = true};
+	struct request_brief r;
 	struct node n;
 
 	if (tree_get(m->cat, node, &n) < 0)
 		return true;
 	s.parent = ino_make(INO_TREE, n.parent);
 	derived_of(m->cat, node, look, &s);
+	if (s.all && n.request && request_brief(m->cat, n.request, &r) == 0 && r.generation)
+		s.all = generation_visible(m, r.generation);
 	return s.all;
 }
 

@@ -3,6 +3,7 @@
  */
 #include "net/internal.h"
 #include "base/clock.h"
+#include "base/names.h"
 #include <errno.h>
 #include <stdio.h>
 
@@ -132,18 +133,6 @@ char *message_of(const struct net_call *c, CURLcode code)
 	return xstrdup(c->error[0] ? c->error : curl_easy_strerror(code));
 }
 
-/* At most that many bytes of a UTF-8 text, in whole characters. */
-static size_t cut_at(const char *text, size_t most)
-{
-	const size_t len = strlen(text);
-
-	if (len <= most)
-		return len;
-	while (((unsigned char)text[most] & 0xc0) == 0x80)
-		most--;
-	return most;
-}
-
 /* The words of an HTTP answer that is no success: the hub's own where it gives some. */
 static char *refusal(const struct net_call *c, int status, enum outcome *outcome)
 {
@@ -153,7 +142,7 @@ static char *refusal(const struct net_call *c, int status, enum outcome *outcome
 	if (wire_error_decode(c->body.data, c->body.len, &e)) {
 		*outcome = outcome_from_http(status, e.code);
 		if (e.message) /* UTF-8, as JSON is */
-			message = xstrndup(e.message, cut_at(e.message, MESSAGE_MAX));
+			message = xstrndup(e.message, names_utf8_cut(e.message, MESSAGE_MAX));
 		wire_error_release(&e);
 	} else {
 		*outcome = outcome_from_http(status, NULL);

@@ -72,6 +72,8 @@ struct net_call {
 /* url.c */
 char *url_origin(const char *url, char **error); /* "https://host[:port]" */
 bool url_is_loopback_origin(const char *origin);
+/* By its spelling: a name that resolves to a private address counts as public, the safe side. */
+bool url_is_private_origin(const char *origin);
 bool url_has_scheme(const char *url, const char *scheme);
 
 /* net.c */
@@ -81,6 +83,8 @@ void call_start(struct net_call *call);
 /* Starts it when its lane has room, else leaves it there. */
 void call_queue(struct net_call *call);
 void call_free(struct net_call *call);
+/* CURLOPT_HEADERFUNCTION: a line of an answer's head, not ended by a NUL. */
+size_t header_seen(char *line, size_t size, size_t count, void *call);
 
 /* api.c: a call of the API, not started. */
 struct net_call *api_call(struct net *net, enum call_kind kind, const char *path, net_done_fn *done,
@@ -98,7 +102,7 @@ void picture_finished(struct net_call *call, CURLcode code);
 enum outcome outcome_of(const struct net_call *call, CURLcode code);
 char *message_of(const struct net_call *call, CURLcode code);
 
-/* address.c: whether a hub that is out on the internet may make us connect there. */
+/* url.c: whether a hub that is out on the internet may make us connect there. */
 struct sockaddr;
 bool address_is_private(const struct sockaddr *address);
 

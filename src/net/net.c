@@ -33,19 +33,6 @@ static void set_defaults(struct net_config *c)
 		c->picture_connections = PICTURE_CONNECTIONS;
 }
 
-static bool is_private_host(const char *origin)
-{
-	const char *host = strstr(origin, "://") + 3;
-
-	/* By its spelling: a name that resolves to a private address counts as public, which is the
-	 * safe side. */
-	return url_is_loopback_origin(origin) || strncmp(host, "10.", 3) == 0 ||
-		strncmp(host, "192.168.", 8) == 0 || strncmp(host, "169.254.", 8) == 0 ||
-		strncmp(host, "[fc", 3) == 0 || strncmp(host, "[fd", 3) == 0 ||
-		strncmp(host, "[fe80:", 6) == 0 ||
-		(strncmp(host, "172.", 4) == 0 && atoi(host + 4) >= 16 && atoi(host + 4) < 32);
-}
-
 static CURLM *multi_create(void)
 {
 	CURLM *multi = curl_multi_init();
@@ -73,7 +60,7 @@ struct net *net_create(const struct net_config *config, char **error)
 	net->config = *config;
 	set_defaults(&net->config);
 	net->origin = origin;
-	net->hub_is_local = is_private_host(origin);
+	net->hub_is_local = url_is_private_origin(origin);
 	net->multi = multi_create();
 	for (int i = 0; i < CALL_KINDS; i++)
 		list_init(&net->lanes[i].waiting);
@@ -114,8 +101,6 @@ int net_running(const struct net *net)
 }
 
 /* ---- a call ---- */
-
-static size_t header_seen(char *line, size_t size, size_t count, void *arg);
 
 /* What every transfer has in common. */
 static void set_common(struct net_call *c, const char *url)
@@ -291,7 +276,7 @@ static int64_t parse_range_total(const char *value, size_t len)
 	return *end == '\0' || *end == '\r' || *end == '\n' || *end == ' ' ? total : -1;
 }
 
-static size_t header_seen(char *line, size_t size, size_t count, void *arg)
+size_t header_seen(char *line, size_t size, size_t count, void *arg)
 {
 	struct net_call *c = arg;
 	const size_t len = size * count;

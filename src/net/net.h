@@ -107,7 +107,8 @@ struct net_call *net_get_credits(struct net *net, net_done_fn *done, void *arg);
 struct net_picture_reply {
 	enum outcome outcome;	/* OK for 200 and 206 whose announced length was received in full */
 	int http;
-	bool expired;		/* 401, 403, 404 or 410: ask the hub for a fresh URL */
+	bool expired;		/* 401, 403, 404 or 410, or nobody is there (a hub that has moved, as
+				 * that of --local does at each mount): ask it for a fresh URL */
 	int64_t total;		/* the whole picture's bytes (Content-Range or Content-Length of a
 				 * 200); -1 when the server did not say */
 	int64_t received;	/* bytes handed to `data` */

@@ -84,6 +84,9 @@ struct net_call *net_get_picture(struct net *net, enum net_urgency urgency, cons
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, picture_seen);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, c);
 	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 256 * 1024L);
+	/* Its lane is narrow, and a request's success waits for it: a byte a second must not hold it. */
+	if (kind == CALL_PROBE)
+		curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)net->config.api_total_ms);
 	if (first > 0 || limit > 0) {
 		if (limit > 0)
 			snprintf(range, sizeof range, "%lld-%lld", (long long)first,
@@ -139,7 +142,8 @@ void picture_finished(struct net_call *c, CURLcode code)
 		.outcome = outcome,
 		.http = (int)status,
 		.expired = outcome != OUTCOME_OK &&
-			(status == 401 || status == 403 || status == 404 || status == 410),
+			(status == 401 || status == 403 || status == 404 || status == 410 ||
+				outcome == OUTCOME_NO_HOST || outcome == OUTCOME_NO_CONNECTION),
 		.total = c->total,
 		.received = c->received,
 		.ranged = status == 206,

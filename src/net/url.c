@@ -88,14 +88,6 @@ bool net_same_origin(const struct net *net, const char *url)
 	return origin && strcmp(origin, net->origin) == 0;
 }
 
-bool url_is_loopback_origin(const char *origin)
-{
-	const char *host = strstr(origin, "://") + 3;
-
-	return strcmp(host, "localhost") == 0 || strncmp(host, "localhost:", 10) == 0 ||
-		strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]", 5) == 0;
-}
-
 /* ---- addresses ---- */
 
 static bool is_private_4(uint32_t a)
@@ -123,4 +115,41 @@ bool address_is_private(const struct sockaddr *address)
 	if (address->sa_family == AF_INET6)
 		return is_private_6(&((const struct sockaddr_in6 *)address)->sin6_addr);
 	return true;
+}
+
+/* The address that an origin's host is written as. A name is none, even if it begins like one: what
+ * 127.0.0.1.example.com leads to is for its owner to say. */
+static bool written_address(const char *origin, struct sockaddr_storage *out)
+{
+	const char *begin = strstr(origin, "://") + 3;
+	const bool brackets = *begin == '[';
+
+	begin += brackets;
+	CLEANUP_FREE char *host = xstrndup(begin, strcspn(begin, brackets ? "]" : ":"));
+	*out = (struct sockaddr_storage){.ss_family = brackets ? AF_INET6 : AF_INET};
+	return inet_pton(out->ss_family, host,
+		       brackets ? (void *)&((struct sockaddr_in6 *)out)->sin6_addr
+				: (void *)&((struct sockaddr_in *)out)->sin_addr) == 1;
+}
+
+bool url_is_loopback_origin(const char *origin)
+{
+	const char *host = strstr(origin, "://") + 3;
+	struct sockaddr_storage a;
+
+	if (strcmp(host, "localhost") == 0 || strncmp(host, "localhost:", 10) == 0)
+		return true;
+	if (!written_address(origin, &a))
+		return false;
+	return a.ss_family == AF_INET
+		? ntohl(((struct sockaddr_in *)&a)->sin_addr.s_addr) >> 24 == 127
+		: IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)&a)->sin6_addr);
+}
+
+bool url_is_private_origin(const char *origin)
+{
+	struct sockaddr_storage a;
+
+	return url_is_loopback_origin(origin) ||
+		(written_address(origin, &a) && address_is_private((struct sockaddr *)&a));
 }

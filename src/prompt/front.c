@@ -67,49 +67,67 @@ void front_release(struct front *f)
 
 /* ---- events ---- */
 
-static int complain_at(struct reader *r, yaml_mark_t at, const char *what)
+void front_place(const char *text, size_t at, int *line, int *column)
 {
-	return fail(r->error, -EINVAL, "%s:%d:%zu: %s", r->label, r->first_line + (int)at.line,
-		at.column + 1, what);
+	const char *start = text;
+
+	*line = 1;
+	for (size_t i = 0; i < at; i++)
+		if (text[i] == '\n') {
+			(*line)++;
+			start = text + i + 1;
+		}
+	*column = (int)names_utf8_length(start, (size_t)(text + at - start)) + 1;
+}
+
+/* The first byte of the character with that number. */
+static size_t byte_of(const struct reader *r, size_t number)
+{
+	size_t at = 0;
+
+	for (; at < r->len; at++)
+		if ((r->text[at] & 0xC0) != 0x80 && number-- == 0)
+			break;
+	return at;
+}
+
+static struct prompt_mark place_of(const struct reader *r, size_t byte)
+{
+	struct prompt_mark at = {0};
+
+	front_place(r->text, byte, &at.line, &at.column);
+	at.line += r->first_line - 1;
+	return at;
+}
+
+static int complain_at(struct reader *r, size_t byte, const char *what)
+{
+	const struct prompt_mark at = place_of(r, byte);
+
+	return fail(r->error, -EINVAL, "%s:%d:%d: %s", r->label, at.line, at.column, what);
 }
 
 static int complain(struct reader *r, const char *what)
 {
-	return complain_at(r, r->event.start_mark, what);
+	return complain_at(r, byte_of(r, r->event.start_mark.index), what);
 }
 
-/* The first byte of the character with that number. */
-static char character_at(const struct reader *r, size_t number)
-{
-	const char *p = r->text, *end = p + r->len;
-
-	for (; p < end; p++)
-		if ((*p & 0xC0) != 0x80 && number-- == 0)
-			return *p;
-	return '\0';
-}
-
-/* What libyaml says of a text that is no YAML. Its reader, which comes before its scanner, tells no
- * line but a place in bytes. */
+/* What libyaml says of a text that is no YAML. Its reader, which comes before its scanner, tells a
+ * place in bytes. */
 static int complain_of_yaml(struct reader *r)
 {
 	const char *problem = r->parser.problem ? r->parser.problem : "it is not YAML";
-	const size_t at = r->parser.problem_offset;
-	yaml_mark_t mark = r->parser.problem_mark;
+	const bool by_reader = r->parser.error == YAML_READER_ERROR;
+	size_t at = by_reader ? r->parser.problem_offset : byte_of(r, r->parser.problem_mark.index);
 
-	if (r->parser.error == YAML_READER_ERROR && at <= r->len) {
-		mark = (yaml_mark_t){.index = at};
-		for (const char *p = r->text; p < r->text + at; p++) {
-			mark.line += *p == '\n';
-			mark.column = *p == '\n' ? 0 : mark.column + ((*p & 0xC0) != 0x80);
-		}
-	} else if (r->parser.error == YAML_SCANNER_ERROR && character_at(r, mark.index) == '\t') {
+	if (at > r->len)
+		at = r->len;
+	if (r->parser.error == YAML_SCANNER_ERROR && at < r->len && r->text[at] == '\t')
 		problem = "a tab cannot stand here; indent with spaces";
-	} else if (strstr(problem, "<document start>")) {
+	else if (strstr(problem, "<document start>"))
 		problem = "front matter is lines of \"key: value\", without directives or a second "
 			  "document";
-	}
-	return complain_at(r, mark, problem);
+	return complain_at(r, at, problem);
 }
 
 static int next(struct reader *r)
@@ -166,9 +184,8 @@ static bool is_null(struct reader *r)
 
 static void mark(struct reader *r, struct prompt_mark *at)
 {
-	*at = (struct prompt_mark){.line = r->first_line + (int)r->event.start_mark.line,
-		.column = (int)r->event.start_mark.column + 1,
-		.label = xstrdup(r->label)};
+	*at = place_of(r, byte_of(r, r->event.start_mark.index));
+	at->label = xstrdup(r->label);
 }
 
 /* ---- keys ---- */

@@ -25,6 +25,10 @@ void front_release(struct front *f);
 int front_parse(const char *label, const char *text, size_t len, int first_line, struct front *out,
 	char **error);
 
+/* The line and the column (in characters) of a byte of a text, from 1. Lines end with LF, as in an
+ * editor: YAML knows other ends. */
+void front_place(const char *text, size_t at, int *line, int *column);
+
 /* The name of a field as it is written. */
 const char *front_name(enum front_field field);
 

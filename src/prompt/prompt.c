@@ -124,19 +124,6 @@ static char *clean(const char *text, size_t len)
 	return buf_take(&b);
 }
 
-static void place_of(const char *text, size_t at, int *line, size_t *column)
-{
-	const char *start = text;
-
-	*line = 1;
-	for (size_t i = 0; i < at; i++)
-		if (text[i] == '\n') {
-			(*line)++;
-			start = text + i + 1;
-		}
-	*column = names_utf8_length(start, (size_t)(text + at - start)) + 1;
-}
-
 /* Where a text stops being UTF-8 without NUL; len if it does not. */
 static size_t first_bad_byte(const char *text, size_t len)
 {
@@ -158,16 +145,15 @@ static size_t first_bad_byte(const char *text, size_t len)
 
 static int check_bytes(const char *label, const char *text, size_t len, char **error)
 {
-	int line;
-	size_t column;
+	int line, column;
 
 	if (names_is_utf8(text, len) && !memchr(text, '\0', len))
 		return 0;
 	const size_t bad = first_bad_byte(text, len);
-	place_of(text, bad, &line, &column);
+	front_place(text, bad, &line, &column);
 	return fail(error, -EINVAL,
-		text[bad] == '\0' ? "%s:%d:%zu: a NUL byte; prompts are text"
-				  : "%s:%d:%zu: the text is not UTF-8; save it as UTF-8",
+		text[bad] == '\0' ? "%s:%d:%d: a NUL byte; prompts are text"
+				  : "%s:%d:%d: the text is not UTF-8; save it as UTF-8",
 		label, line, column);
 }
 
@@ -212,12 +198,11 @@ static int apply(struct prompt *p, struct front *f, int level, char **error)
 
 static int text_in_defaults(const char *label, const char *text, size_t at, char **error)
 {
-	int line;
-	size_t column;
+	int line, column;
 
-	place_of(text, at, &line, &column);
+	front_place(text, at, &line, &column);
 	return fail(error, -EINVAL,
-		"%s:%d:%zu: only settings stand in this file; take out what is behind the second "
+		"%s:%d:%d: only settings stand in this file; take out what is behind the second "
 		"\"---\"",
 		label, line, column);
 }
@@ -362,7 +347,7 @@ int prompt_check(
 	if (models->count == 0)
 		return 0;
 	m = p->order.model ? wire_models_find(models, p->order.model) : models->items;
-	if (!m)
+	if (p->order.model && !m)
 		return unknown_model(p, models, error);
 	if (m->reference_limit >= 0 && n_references > (size_t)m->reference_limit) {
 		CLEANUP_FREE char *at = where(&p->references_at);

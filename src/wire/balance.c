@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "base/names.h"
 #include "wire/json.h"
 #include "wire/wire.h"
 #include <errno.h>
@@ -90,6 +91,9 @@ bool wire_error_decode(const char *json, size_t len, struct wire_error *out)
 
 char *wire_error_encode(const char *message, const char *code)
 {
-	return json_dump_free(json_pack("{s:{s:s, s:s?}}", "error", "message", message, "code", code),
+	CLEANUP_FREE char *words = xstrdup(message); /* may quote what a client sent */
+
+	names_make_utf8(words);
+	return json_dump_free(json_pack("{s:{s:s, s:s?}}", "error", "message", words, "code", code),
 		JSON_COMPACT);
 }

@@ -4,7 +4,7 @@
 #include "wire/wire.h"
 #include <errno.h>
 
-enum { IMAGES_TAKEN = WIRE_IMAGES_MAX * 4, TEXT_MAX = 64 * 1024 };
+enum { IMAGES_TAKEN = WIRE_IMAGES_MAX * 4 };
 
 enum phase wire_phase(const char *status)
 {
@@ -91,8 +91,8 @@ static void decode_members(struct wire_generation *g, const json_t *object)
 	g->poll_url = json_text(object, "poll_url");
 	g->prompt = json_text(object, "prompt");
 	g->created_ms = json_time(object, "created_at");
-	g->credits = json_count(usage, "credits", -1);
-	g->credits_requested = json_count(usage, "credits_requested", -1);
+	g->credits = json_cost(usage, "credits", -1);
+	g->credits_requested = json_cost(usage, "credits_requested", -1);
 	decode_images(g, json_object_get(object, "images"));
 	decode_error(g, json_object_get(object, "error"));
 	decode_balance(g, object);

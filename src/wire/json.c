@@ -1,4 +1,5 @@
 #include "wire/json.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/names.h"
 #include "wire/wire.h"
@@ -15,9 +16,7 @@ json_t *json_parse(const char *text, size_t len, char **error)
 	json_t *value = json_loadb(text, len, 0, &why);
 	if (!value) {
 		/* It quotes the text up to the byte in question, which may cut a character. */
-		if (!names_is_utf8(why.text, strlen(why.text)))
-			for (char *p = why.text; *p; p++)
-				*p = (unsigned char)*p < 0x80 ? *p : '?';
+		names_make_utf8(why.text);
 		fail(error, -EINVAL, "not valid JSON (line %d, column %d: %s)", why.line,
 			why.column, why.text);
 	}
@@ -41,6 +40,14 @@ int64_t json_count(const json_t *object, const char *name, int64_t fallback)
 				      : (int64_t)json_number_value(value);
 }
 
+int64_t json_cost(const json_t *object, const char *name, int64_t fallback)
+{
+	const int64_t whole = json_count(object, name, -1);
+	const double exact = json_number_value(json_object_get(object, name));
+
+	return whole < 0 ? fallback : whole + (exact > (double)whole);
+}
+
 int64_t json_time(const json_t *object, const char *name)
 {
 	const char *text = json_string_value(json_object_get(object, name));
@@ -57,14 +64,34 @@ char *json_dump_free(json_t *value, size_t flags)
 	return text ? text : xstrdup("null");
 }
 
+/* 1 MiB of numbers, nested 2,000 deep, would be 2 GB when indented. */
+enum { PRETTY_TIMES = 8, PRETTY_MORE = 1024 };
+
+static int add_piece(const char *bytes, size_t len, void *b)
+{
+	return buf_add(b, bytes, len);
+}
+
+char *json_pretty(const json_t *value)
+{
+	char *line = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+	struct buf b;
+
+	if (!line)
+		return NULL;
+	buf_init(&b, PRETTY_TIMES * strlen(line) + PRETTY_MORE);
+	if (json_dump_callback(value, add_piece, &b, JSON_INDENT(2) | JSON_ENCODE_ANY) < 0 ||
+		buf_addch(&b, '\n') < 0) {
+		buf_reset(&b);
+		buf_printf(&b, "%s\n", line);
+	}
+	free(line);
+	return buf_take(&b);
+}
+
 char *wire_pretty(const char *json, size_t len)
 {
 	CLEANUP_JSON json_t *value = json_parse(json, len, NULL);
-	char *text = value ? json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY) : NULL;
 
-	if (!text)
-		return NULL;
-	char *line = xasprintf("%s\n", text);
-	free(text);
-	return line;
+	return json_pretty(value);
 }

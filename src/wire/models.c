@@ -93,11 +93,12 @@ static void decode_prices(struct wire_model *m, json_t *prices)
 		add_price(m, tier, value);
 }
 
-static bool decode_model(const json_t *object, struct wire_model *m)
+static bool decode_model(
+	const json_t *object, const struct wire_models *others, struct wire_model *m)
 {
 	const char *id = json_string_value(json_object_get(object, "id"));
 
-	if (!id || !is_file_name(id))
+	if (!id || !is_file_name(id) || wire_models_find(others, id))
 		return false;
 	*m = (struct wire_model){
 		.id = xstrdup(id),
@@ -112,9 +113,7 @@ static bool decode_model(const json_t *object, struct wire_model *m)
 		m->reference_limit = 10000;
 	decode_prices(m, json_object_get(object, "credits_per_image"));
 
-	char *raw = json_dumps(object, JSON_INDENT(2));
-	m->raw = xasprintf("%s\n", raw ? raw : "{}");
-	free(raw);
+	m->raw = json_pretty(object);
 	return true;
 }
 
@@ -138,7 +137,7 @@ int wire_models_decode(const char *json, size_t len, struct wire_models *out, ch
 	const size_t n = json_array_size(list);
 	out->items = xcalloc(n < WIRE_MODELS_MAX ? n : WIRE_MODELS_MAX, sizeof *out->items);
 	for (size_t i = 0; i < n && out->count < WIRE_MODELS_MAX; i++)
-		if (decode_model(json_array_get(list, i), &out->items[out->count]))
+		if (decode_model(json_array_get(list, i), out, &out->items[out->count]))
 			out->count++;
 	return 0;
 }

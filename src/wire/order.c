@@ -5,7 +5,12 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { EDGE_MAX = 16384, MODEL_MAX = 128 };
+enum {
+	EDGE_MAX = 16384,
+	MODEL_MAX = 128,
+	SHOWN_MAX = 40,		/* bytes of a value in an error */
+	EXTRA_MAX = 768 * 1024, /* leaves room for WIRE_PROMPT_MAX characters below WIRE_BODY_MAX */
+};
 
 static const char *const qualities[] = {"auto", "low", "medium", "high", NULL};
 static const char *const known[] = {"model", "prompt", "size", "quality", "n", "async", NULL};
@@ -118,7 +123,7 @@ static int check_size(const char *size, char **error)
 	if (strcmp(size, "auto") == 0 || order_pixels(size, &width, &height))
 		return 0;
 
-	CLEANUP_FREE char *shown = xstrndup(size, names_utf8_cut(size, 40));
+	CLEANUP_FREE char *shown = xstrndup(size, names_utf8_cut(size, SHOWN_MAX));
 	CLEANUP_FREE char *meant = plain_size(shown);
 	if (strcmp(meant, "auto") == 0 || order_pixels(meant, &width, &height))
 		return fail(error, -EINVAL, "size \"%s\" is not possible; did you mean \"%s\"?",
@@ -134,7 +139,8 @@ static int check_quality(const char *quality, char **error)
 			return 0;
 	const char *near = names_nearest(quality, qualities);
 	return fail(error, -EINVAL,
-		"quality \"%.40s\" is not possible%s%s%s; it is auto, low, medium or high", quality,
+		"quality \"%.*s\" is not possible%s%s%s; it is auto, low, medium or high",
+		(int)names_utf8_cut(quality, SHOWN_MAX), quality,
 		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
@@ -193,8 +199,10 @@ static int parse_n(const char *value, int *n, char **error)
 	const long number = strtol(value, &end, 10);
 	if (!isdigit((unsigned char)value[0]) || *end || errno)
 		return fail(error, -EINVAL, "n must be 1 to %d", WIRE_IMAGES_MAX);
-	*n = (int)(number > 1000 ? 1000 : number);
-	return check_n(*n, error);
+	const int rc = check_n(number, error);
+	if (rc == 0)
+		*n = (int)number;
+	return rc;
 }
 
 static int parse_async(const char *value, bool *async, char **error)
@@ -270,6 +278,17 @@ static char *unknown_members(json_t *object)
 	return json_object_size(object) > 0 ? json_dumps(object, JSON_COMPACT) : NULL;
 }
 
+/* Written out, a number may be longer than it was: 1e99 has 22 digits then. What is sent must be short
+ * enough to be read again. */
+static int take_unknown(struct order *o, json_t *object, char **error)
+{
+	o->extra = unknown_members(object);
+	if (!o->extra || strlen(o->extra) <= EXTRA_MAX)
+		return 0;
+	return fail(error, -EINVAL, "what is in it besides the order itself is over %d KiB",
+		EXTRA_MAX / 1024);
+}
+
 int order_decode(const char *json, size_t len, struct order *out, char **error)
 {
 	static const char *const texts[] = {"model", "prompt", "size", "quality"};
@@ -287,10 +306,10 @@ int order_decode(const char *json, size_t len, struct order *out, char **error)
 		rc = decode_rest(out, object, error);
 	if (rc == 0 && !out->prompt)
 		rc = fail(error, -EINVAL, "prompt is missing");
+	if (rc == 0)
+		rc = take_unknown(out, object, error);
 	if (rc < 0)
 		order_release(out);
-	else
-		out->extra = unknown_members(object);
 	return rc;
 }
 

@@ -123,7 +123,7 @@ struct wire_tier_price {
 };
 
 struct wire_model {
-	char *id;	     /* names_is_hub_id, or with dots and slashes replaced never: see decode */
+	char *id;	     /* a safe file name: see decode */
 	char *name;	     /* may be NULL */
 	char *provider;	     /* may be NULL */
 	char **qualities;    /* NULL-terminated, may be NULL when not given */
@@ -142,7 +142,7 @@ struct wire_models {
 
 void wire_models_release(struct wire_models *m);
 /* Accepts a top-level array, or `data`, or `models`. A model whose id is no safe file name
- * ([A-Za-z0-9._-]{1,128}, no leading dot) is skipped. -EPROTO with *error when it is no list. */
+ * ([A-Za-z0-9._-]{1,128}, no leading dot), or was there before, is skipped. -EPROTO with *error when it is no list. */
 int wire_models_decode(const char *json, size_t len, struct wire_models *out, char **error);
 char *wire_models_encode(const struct wire_models *m); /* imagehubd's answer; raw is not used */
 const struct wire_model *wire_models_find(const struct wire_models *m, const char *id);
@@ -177,7 +177,8 @@ void wire_error_release(struct wire_error *e);
 bool wire_error_decode(const char *json, size_t len, struct wire_error *out);
 char *wire_error_encode(const char *message, const char *code);
 
-/* Pretty-prints any JSON text, newline at the end; NULL when it is not JSON. */
+/* Indents any JSON text for people, newline at the end (in one line where that would make it many
+ * times longer); NULL when it is not JSON. */
 char *wire_pretty(const char *json, size_t len);
 
 #endif

@@ -3,13 +3,13 @@ import contextlib
 import json
 import shutil
 
-from harness import run
+from harness import query, run
 
 
 def orders(hub):
     """The text of each order that has arrived at the hub."""
-    return json.loads(run("sqlite3", f"file:{hub.data}/hub.db?mode=ro",
-                          "SELECT json_group_array(json_extract(wanted, '$.prompt')) FROM generation").stdout)
+    return json.loads(query(hub.data / "hub.db",
+                            "SELECT json_group_array(json_extract(wanted, '$.prompt')) FROM generation")[0])
 
 
 def is_sound(database, copy):

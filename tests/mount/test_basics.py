@@ -107,12 +107,13 @@ def test_remount_shows_everything_without_the_network(hub, make_mount):
 
 
 def test_requests_in_flight_are_followed_on_after_a_remount(make_hub, make_mount):
-    hub = make_hub("--sketch-delay", "1500")
+    hub = make_hub("--hold")
     mount = make_mount(hub)
     mount.write("slow.prompt", "slowly")
     until("running", lambda: mount.sql("SELECT 1 FROM request WHERE state = 'running'"))
     mount.stop()
     mount.start()
+    hub.let_go()
     assert mount.wait("slow")[-1].startswith("succeeded")
     assert len(hub.charges()) == hub.generations() == 1
 
@@ -182,6 +183,14 @@ def test_derived_names_can_be_dismissed_and_folders_removed(hub, mount):
     moved = mount / "requests/moved"
     folder.rename(moved)
     assert (moved / "p2.png").read_bytes()[:4] == b"\x89PNG"
+    # The shell expands the name, and rm is a process of its own (as ":" follows).
+    done = sh("rm *[34]*; :", cwd=moved)
+    assert done.stderr == "" and sorted(os.listdir(moved))[-1] == "p2.status"
+    # What is still to be removed has its size: a picture is being read under /generations as well.
+    size = os.path.getsize(moved / "p2.png")
+    code = "import os; os.listdir(); os.unlink('p2.prompt'); print(os.stat('p2.png').st_size); os.unlink('p2.png')"
+    done = sh(f'/usr/bin/python3 -c "{code}"', cwd=moved)
+    assert int(done.stdout) == size
     done = run("rm", "-r", moved)
     assert done.stderr == "" and not moved.exists()
     assert len(os.listdir(mount / "generations")) == 5

@@ -6,7 +6,7 @@ sent: test_settle.py.
 import os
 
 import pytest
-from harness import run, sh, until
+from harness import not_at_midnight, run, sh, until
 from sending import settled
 
 
@@ -28,8 +28,7 @@ def test_bad_front_matter_is_told_at_close_and_free(hub, mount, text, words):
     with pytest.raises(OSError) as caught:
         os.close(fd)
     assert caught.value.errno == 22
-    error = until("the note", lambda: (mount / "requests/cat.error").exists()
-                  and (mount / "requests/cat.error").read_text())
+    error = mount.text("cat.error")
     assert all(w in error for w in words) and "charged: nothing" in error and "next:" in error
     settled(mount)
     assert path.read_text() == text and hub.generations() == 0
@@ -55,24 +54,24 @@ def test_control_verbs(make_hub, make_mount):
     hub.stop()
     hub.options = []
     hub.start()
-    control.write_text("retry requests/f.prompt\n")
+    mount.control("retry requests/f.prompt\n")
     assert mount.wait("f")[-1].startswith("succeeded")
     for line in ("dance", "retry requests/none.prompt", "retry requests/f.prompt", "pause now", "approve"):
         with pytest.raises(OSError) as caught:
-            control.write_text(line + "\n")
+            mount.control(line + "\n")
         assert caught.value.errno == 22, line
     assert "approve what?" in control.read_text()
-    control.write_text("pause\n")
+    mount.control("pause\n")
     mount.write("p.prompt", "paused")
     done = mount.wait("p", check=False)
     assert done.returncode == 1 and mount.status("p").startswith("held: the queue is paused")
     mount.write("c.prompt", "to be canceled")
     mount.wait("c", check=False)
-    control.write_text("cancel requests/c.prompt\n")
-    control.write_text("resume\n")
+    mount.control("cancel requests/c.prompt\n")
+    mount.control("resume\n")
     assert mount.wait("p")[-1].startswith("succeeded")
     assert mount.status("c").startswith("canceled")
-    control.write_text("again requests/p.prompt\nrefresh\n")
+    mount.control("again requests/p.prompt\nrefresh\n")
     assert mount.wait("p")[-1].startswith("succeeded")
     settled(mount)
     assert hub.generations() == 4  # two of f, two of p
@@ -80,6 +79,7 @@ def test_control_verbs(make_hub, make_mount):
 
 
 def test_budget_balance_and_unknown_prices_hold(make_hub, make_mount):
+    not_at_midnight()
     hub = make_hub(credits=30)
     mount = make_mount(hub, "--max-spend", "16")
     for name, text in (("a", "---\nsize: 1024x1024\n---\na"), ("b", "---\nsize: 1024x1024\n---\nb")):
@@ -92,7 +92,7 @@ def test_budget_balance_and_unknown_prices_hold(make_hub, make_mount):
     mount.stop()
     mount.start()  # the budget is counted from the catalogue, not from memory
     assert mount.status("c").startswith("held")
-    (mount / "control").write_text("approve requests/c.prompt\n")
+    mount.control("approve requests/c.prompt\n")
     assert mount.wait("c")[-1].startswith("succeeded") and hub.credits() == 6
     mount.stop()
     mount.options = []
@@ -101,17 +101,17 @@ def test_budget_balance_and_unknown_prices_hold(make_hub, make_mount):
     done = mount.wait("d", check=False)
     assert done.returncode == 1 and "costs 8 credits and the balance is 6" in mount.status("d")
     hub.cli("credits", "grant", "test", "100")
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     assert until("more credits", lambda: mount.status("d").startswith("succeeded"))
     assert len(hub.charges()) == 4
 
 
 def test_removing_a_prompt_before_it_was_sent_cancels_it(hub, mount):
-    (mount / "control").write_text("pause\n")
+    mount.control("pause\n")
     mount.write("a.prompt", "a")
     mount.wait("a", check=False)
     (mount / "requests/a.prompt").unlink()
-    (mount / "control").write_text("resume\n")
+    mount.control("resume\n")
     settled(mount)
     assert hub.generations() == 0 and mount.sql("SELECT state FROM request") == ["canceled"]
 
@@ -124,12 +124,11 @@ def test_offline_prompts_go_out_in_order_when_the_hub_is_back(hub, mount):
         mount.write(f"q{k:02}.prompt", f"queued {k}")
     settled_queue = lambda: mount.sql("SELECT count(*) FROM request WHERE state = 'queued'") == ["12"]
     until("queueing", settled_queue)
-    until("a failed try", lambda: (mount / "requests/q00.status").exists()
-          and "waits for the hub" in mount.status("q00"))
+    until("a failed try", lambda: "waits for the hub" in mount.status("q00"))
     mount.kill()
     mount.start()
     hub.start()
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     for k in range(12):
         assert mount.wait(f"q{k:02}")[-1].startswith("succeeded")
     order = run("sqlite3", f"file:{hub.data}/hub.db?mode=ro",

@@ -133,7 +133,7 @@ def test_hostile_answers(make_mount, answer):
     assert not os.path.exists(mount / "generations/gen_12345678")
     hub.routes[("GET", r"/api/v1/models")] = http(200, body)
     hub.routes[("GET", r"/api/v1/credits")] = http(200, body)
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     until("the questions", lambda: hub.count("GET", "models") >= 2 and hub.count("GET", "credits") >= 2)
     sh(f"ls -R {mount.path} > /dev/null")
     if not SANITIZED:
@@ -168,11 +168,25 @@ def test_hostile_pictures(make_mount, kind):
         hub.routes[("GET", r"/p.png")] = what[1]
     mount = make_mount(url=hub.url)
     mount.write("cat.prompt", "a cat")
-    assert mount.wait("cat")[-1].startswith("succeeded: 0 pictures of 1, 8 credits")
-    log = (mount / "generations/gen_1234567890/log").read_text()
+    last = mount.wait("cat")[-1]
+    assert last.startswith("succeeded: 0 pictures of 1, 8 credits")
+    where = re.search("; 1 cannot be reached, which is tried again, see (generations/.*/log)$", last).group(1)
+    log = (mount / where).read_text()
     assert "picture 1 cannot be measured" in log and "root:" not in log
     assert sorted(os.listdir(mount / "requests")) == ["cat.prompt", "cat.status"]
     assert hub.count("POST") == 1
+    hub.close()
+
+
+def test_a_hub_that_does_not_tell_what_it_cost(make_mount):
+    hub = FaultHub({("GET", r"/p.png"): http(206, PNG, headers=[f"Content-Range: bytes 0-{len(PNG) - 1}/{len(PNG)}"])})
+    hub.routes[("POST", GENERATIONS)] = http(200, {
+        "id": "gen_1234567890", "status": "succeeded", "images": [{"url": f"{hub.url}/p.png"}]})
+    mount = make_mount(url=hub.url)
+    mount.write("cat.prompt", "a cat")
+    assert mount.wait("cat")[-1].startswith("succeeded: 1 picture, 8 to 12 credits")
+    log = (mount / "generations/gen_1234567890/log").read_text()
+    assert "succeeded: 1 of 1 pictures, the hub does not tell what it cost\n" in log
     hub.close()
 
 

@@ -4,10 +4,11 @@ that close in silence, kills while it is on its way. Each test counts the faults
 import os
 import signal
 import sqlite3
+import threading
 
 import pytest
 from faulthub import FaultHub, PostProxy, http
-from harness import run, until
+from harness import query, run, until
 
 GENERATIONS = r"/api/v1/images/generations"
 
@@ -29,15 +30,14 @@ def test_killed_while_a_post_is_at_a_hub_without_keys(make_mount):
         mount.kill()
         mount.start()
         until("unknown", lambda: states(mount) == ["unknown"])
-    until("the evidence", lambda: "balance before: 500, after: 500" in
-          (mount / "requests/cat.error").read_text())
+    until("the evidence", lambda: "balance before: 500, after: 500" in mount.text("cat.error"))
     assert "this program ended" in mount.status("cat") and hub.count("POST") == 1
     hub.routes[("POST", GENERATIONS)] = http(401, {"error": {"message": "gone", "code": "invalidApiKey"}})
-    (mount / "control").write_text("retry requests/cat.prompt\n")
+    mount.control("retry requests/cat.prompt\n")
     until("the refusal", lambda: hub.count("POST") == 2 and states(mount) == ["unknown"])
     # A refusal of the second says nothing of the first.
     assert "it may have been charged" in mount.status("cat") and "gone" in mount.status("cat")
-    (mount / "control").write_text("cancel requests/cat.prompt\n")
+    mount.control("cancel requests/cat.prompt\n")
     assert mount.status("cat").startswith("canceled: given up after its answer was lost; it may have been")
     assert hub.count("POST") == 2 and kills == 3
     print(f"\n{kills} kills, {hub.count('POST')} POSTs, the second by the user")
@@ -106,14 +106,14 @@ def run_faults(proxy, mount, faults, refresh):
     def look():
         stalls[0] += let_stalls_end(proxy, catalogue)
         if refresh:  # how long a back-off is, is not what is tested
-            (mount / "control").write_text("refresh\n")
+            mount.control("refresh\n")
         return catalogue.count(*RESTING)
 
     for k, name in enumerate(faults):
         mount.write(f"{name}.prompt", f"{SMALL}{name}")
         if k % 16 == 0:
             look()
-    until("the end of all", lambda: look() == len(faults) + 1, limit=240)
+    until("the end of all", lambda: look() == len(faults) + 1, limit=480)
     expected = {}
     for direction, _, what in faults.values():
         expected[direction, what] = expected.get((direction, what), 0) + 1
@@ -124,9 +124,8 @@ def run_faults(proxy, mount, faults, refresh):
 
 def told_the_truth(mount, hub, states):
     """Whatever is called free was not charged for. prompt → charges at the hub, by the hub's books."""
-    charged = dict(line.split("|") for line in run(
-        "sqlite3", f"file:{hub.data}/hub.db?mode=ro", "SELECT json_extract(wanted, '$.prompt'), count(*)"
-        " FROM generation GROUP BY 1").stdout.splitlines())
+    charged = dict(line.split("|") for line in query(
+        hub.data / "hub.db", "SELECT json_extract(wanted, '$.prompt'), count(*) FROM generation GROUP BY 1"))
     free = mount.sql("SELECT json_extract(wanted, '$.prompt') FROM request WHERE charged = 0")
     assert not [name for name in free if name in charged]
     assert all(int(n) == 1 for n in charged.values()), "a prompt was ordered twice"
@@ -189,18 +188,20 @@ def test_what_provably_never_left_goes_out_by_itself_and_once(hub, make_mount):
     tried = lambda: int(mount.sql("SELECT count(*) FROM log WHERE text LIKE 'queued again:%'")[0])
 
     def try_again():
-        (mount / "control").write_text("refresh\n")
+        mount.control("refresh\n")
         return tried() >= 10
 
     until("ten tries in vain", try_again)
     refused = tried()
     again = PostProxy(hub.port, hide=True, port_here=port)
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     for name in names:
         assert mount.wait(name)[-1].startswith("succeeded")
     assert again.posts == {name: 1 for name in names}
     sent = mount.sql("SELECT request FROM log WHERE text LIKE 'sending to%' GROUP BY request ORDER BY max(id)")
-    assert sent == sorted(sent, key=int)  # up to four of them are under way at once
+    in_order = sorted(sent, key=int)
+    # Up to four are under way at once: the last of those may meet the hub when the others have just missed it.
+    assert all(abs(sent.index(r) - in_order.index(r)) < 4 for r in sent), sent
     assert len(hub.charges()) == len(set(hub.charges())) == len(names) + 1
     assert mount.sql("SELECT sum(credits) FROM charge") == [str(8 * (len(names) + 1))]
     print(f"\n{refused} connections refused, {len(names)} POSTs, one each")
@@ -231,14 +232,14 @@ def test_a_thousand_posts_that_are_closed_in_silence(make_mount):
     hub = FaultHub({("POST", GENERATIONS): None})
     mount = make_mount(url=hub.url)
     catalogue = Catalogue(mount)
-    (mount / "control").write_text("pause\n")
+    mount.control("pause\n")
     for k in range(20):
         mount.write(f"p{k}.prompt", f"prompt {k}")
     until("twenty held", lambda: catalogue.count("held") == 20)
     for _ in range(n // 20 - 1):
-        (mount / "control").write_text("again requests\n")
-    (mount / "control").write_text("resume\n")
-    until("the last", lambda: catalogue.count("unknown") == n, limit=120)
+        mount.control("again requests\n")
+    mount.control("resume\n")
+    until("the last", lambda: catalogue.count("unknown") == n, limit=240)
     assert hub.count("POST") == n == hub.fired and hub.count("GET") >= 2
     assert len({h["idempotency-key"] for m, _, h, _ in hub.requests if m == "POST"}) == n
     assert hub.warm_posts == 0
@@ -257,10 +258,10 @@ def test_a_batch_over_the_balance_is_held_and_goes_on(make_hub, make_mount):
     until("two pictures, four held", lambda: (catalogue.count("succeeded"), catalogue.count("held")) == (2, 4))
     assert hub.credits() == 4 and "not charged" in mount.status("b5")
     hub.cli("credits", "grant", "test", "20")
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     until("three more", lambda: (catalogue.count("succeeded"), catalogue.count("held")) == (5, 1))
     hub.cli("credits", "grant", "test", "100")
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     until("all", lambda: catalogue.count("succeeded") == 6)
     assert len(hub.charges()) == 6 and hub.credits() == 92
     sent = mount.sql("SELECT request FROM log WHERE text LIKE 'sending to%'")
@@ -277,10 +278,10 @@ def test_what_waits_for_others_charges_says_so(make_mount):
     mount.write("a.prompt", "---\nsize: 1024x1024\n---\na")
     until("the first", lambda: states(mount) == ["running"])
     mount.write("b.prompt", "---\nsize: 1024x1024\n---\nb")
-    until("the reason", lambda: (mount / "requests/b.status").exists() and mount.status("b")
+    until("the reason", lambda: mount.status("b")
           == "queued: waits for those under way, which may take what is left of the balance\n")
     hub.routes[("GET", r"/api/v1/credits")] = http(200, {"credits": 100})
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     until("the second", lambda: hub.count("POST") == 2)
     hub.close()
 
@@ -288,12 +289,15 @@ def test_what_waits_for_others_charges_says_so(make_mount):
 def test_429_and_402_pause_the_queue_and_fail_nothing(make_mount):
     script = [http(429, headers=["Retry-After: 1"]), http(429), http(402)]
     posts = []
+    lock = threading.Lock()
 
     def answer(request):
-        posts.append(request[3])
-        if len(posts) <= len(script):
-            return script[len(posts) - 1]
-        return http(202, {"id": f"gen_{len(posts):08}", "status": "queued"})
+        with lock:
+            posts.append(request[3])
+            k = len(posts)
+        if k <= len(script):
+            return script[k - 1]
+        return http(202, {"id": f"gen_{k:08}", "status": "queued"})
 
     hub = FaultHub({("POST", GENERATIONS): answer})
     mount = make_mount(url=hub.url)
@@ -302,12 +306,12 @@ def test_429_and_402_pause_the_queue_and_fail_nothing(make_mount):
         mount.write(f"q{k}.prompt", f"q{k}")
 
     def going():
-        (mount / "control").write_text("refresh\n")  # past the pause; Retry-After itself is kept
+        mount.control("refresh\n")  # past the pause; Retry-After itself is kept
         return (catalogue.count("running"), catalogue.count("held")) == (3, 1)
 
-    until("three to run, one held", going, limit=60)
+    until("three to run, one held", going)
     hub.routes[("GET", r"/api/v1/credits")] = http(200, {"credits": 900})
-    (mount / "control").write_text("refresh\n")
+    mount.control("refresh\n")
     until("all to run", lambda: catalogue.count("running") == 4)
     assert len(posts) == 4 + len(script)
     print(f"\n{len(script)} refusals, {len(posts)} POSTs, none failed")
@@ -319,14 +323,14 @@ def test_removing_withdraws_every_request_of_a_prompt(make_mount):
     mount = make_mount(url=hub.url)
     catalogue = Catalogue(mount)
     control = mount / "control"
-    control.write_text("pause\n")
+    mount.control("pause\n")
     mount.write("a.prompt", "a")
     mount.write("b.prompt", "b")
     until("both held", lambda: catalogue.count("held") == 2)
     for _ in range(69):
-        control.write_text("again requests/a.prompt\n")
+        mount.control("again requests/a.prompt\n")
     with pytest.raises(OSError) as caught:  # it would be let past its budget later
-        control.write_text("approve requests/b.prompt\n")
+        mount.control("approve requests/b.prompt\n")
     assert caught.value.errno == 22 and "resume" in control.read_text()
     until("all held", lambda: catalogue.count("held") == 71)
     (mount / "requests/a.prompt").unlink()
@@ -335,7 +339,7 @@ def test_removing_withdraws_every_request_of_a_prompt(make_mount):
     mount.stop()
     run("sqlite3", mount.state / "catalogue.db", "DELETE FROM node WHERE name = 'b.prompt'")
     mount.start()
-    control.write_text("resume\n")
+    mount.control("resume\n")
     until("the withdrawal", lambda: states(mount) == ["canceled"] * 71)
     assert hub.count("POST") == 0
     hub.close()

@@ -1,6 +1,7 @@
 """What a prompt file draws in: defaults.yaml and reference pictures, by name and by folder."""
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,9 @@ import sqlite3
 import pytest
 from harness import Hub, Mount, sh, until
 from sending import sent, settled
+
+
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def mount(hub):
 @pytest.fixture
 def folder(mount):
     """A folder of the test's own."""
-    folder = mount / "requests" / f"t{len(os.listdir(mount / 'requests'))}"
+    folder = mount / "requests" / f"t{next(NUMBERS)}"
     folder.mkdir()
     return folder
 
@@ -85,6 +89,28 @@ def test_defaults(hub, mount, folder):
     (folder / "a/b/y.prompt").write_text("a later one")
     assert order_of(mount, folder / "a/b/y.prompt")["quality"] == "medium"
     assert sent(hub) - before == {"a later one": 1}
+
+
+def test_what_is_half_written_is_waited_for(hub, mount, folder, picture):
+    """A copier takes its time: half a picture and half of the settings would be paid for as well."""
+    (folder / "references").mkdir()
+    prompt = folder / "x.prompt"
+    with open(folder / "references/big.png", "wb", buffering=0) as big, \
+            open(folder / "defaults.yaml", "w", buffering=1) as settings:
+        big.write(picture[:1000])
+        settings.write("quality: low\n")
+        (folder / "x.part").write_text("with all of it")
+        os.rename(folder / "x.part", prompt)  # looked at now
+        note = until("the note", lambda: (folder / "x.status").exists() and (folder / "x.status").read_text())
+        assert "defaults.yaml is still being written" in note
+        settings.write("n: 2\n")
+        settings.close()
+        with pytest.raises(OSError) as caught:  # no child meanwhile: it would close what it inherits
+            (mount / "control").write_text(f"again {prompt}\n")
+        assert caught.value.errno == errno.EINPROGRESS and "big.png" in (mount / "control").read_text()
+        big.write(picture[1000:])
+    assert order_of(mount, prompt)["n"] == 2 and references_of(hub, "with all of it") == 1
+    assert sent(hub)["with all of it"] == 1
 
 
 @pytest.mark.parametrize("make, words", [
@@ -149,7 +175,8 @@ def test_references_that_are_refused(hub, mount, folder, picture, name, words):
     (folder / "x.prompt").write_text(f"---\nreference_image: {json.dumps(name)}\n---\nrefused")
     refused(mount, folder / "x.prompt", words)
     settled(mount)
-    assert sent(hub) == before and not any(os.listdir(mount.state / "refs"))
+    assert sent(hub) == before
+    until("no snapshots", lambda: not os.listdir(mount.state / "refs"))
 
 
 def test_the_folder_of_references(hub, mount, folder, picture):

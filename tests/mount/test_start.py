@@ -1,15 +1,24 @@
 """Starting: each failure is one clear line and a status of its own."""
+import contextlib
+import glob
 import os
 import signal
+import socket
 import subprocess
+import urllib.parse
 
 import pytest
 from faulthub import FaultHub
-from harness import ENV, FS, has_ended, run, sh, until
+from harness import ENV, FS, LIMIT, has_ended, run, sh, until
 
 
 def start(mount, *extra, options=None):
     return run(*(options or mount.argv(*extra)), check=False)
+
+
+def unmounted(mount):
+    """One in the background: it is busy for a moment while the helper makes its calls."""
+    until("unmounting", lambda: run("fusermount3", "-u", mount.path, check=False).returncode == 0)
 
 
 def test_options():
@@ -39,10 +48,37 @@ def test_busy(hub, make_mount):
     assert third.returncode == 5 and "is mounted on already" in third.stderr
 
 
+def state_users(mount):
+    """Processes that have the folder of the state open."""
+    users = set()
+    for fd in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(fd) == str(mount.state):
+                users.add(int(fd.split("/")[2]))
+    return users
+
+
+def test_a_mount_right_behind_an_unmount(hub, make_mount):
+    """Ending takes a moment, and longer while a download is stopped: the next mount waits for it."""
+    mount = make_mount(hub)
+    before = mount.process
+    before.send_signal(signal.SIGSTOP)
+    argv = [a for a in mount.argv() if a != "-f"]
+    mount.unmount()
+    assert start(mount, options=argv).returncode == 6
+    second = subprocess.Popen([str(a) for a in argv], env=ENV)
+    until("its waiting", lambda: state_users(mount) - {before.pid})
+    before.send_signal(signal.SIGCONT)
+    assert second.wait(LIMIT) == 0 and before.wait(LIMIT) == 0
+    assert "requests" in os.listdir(mount.path)
+    unmounted(mount)
+    until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
+
+
 def test_a_stale_mount_is_taken_away(hub, make_mount):
     mount = make_mount(hub)
     mount.process.kill()
-    mount.process.wait(20)
+    mount.process.wait(LIMIT)
     with open(mount.log, "a") as log:
         log.write("<<<\n")
     mount.start()
@@ -56,13 +92,19 @@ def test_keys(hub, make_mount):
     assert done.returncode == 8 and "chmod 600" in done.stderr
     env = dict(ENV, HOME=str(mount.dir), XDG_CONFIG_HOME=str(mount.dir / "config"))
     argv = [FS, "--hub", hub.url, "--state", mount.state, "--cache", mount.cache, "-f", mount.path]
-    done = subprocess.run([str(a) for a in argv], env=env, stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run([str(a) for a in argv], env=env, stderr=subprocess.PIPE, text=True, timeout=LIMIT)
     assert done.returncode == 7 and done.stderr.count("\n") == 3 and "--local" in done.stderr
     (mount.dir / "config/imagehubfs").mkdir(parents=True)
     (mount.dir / "config/imagehubfs/key").write_text("gih_live_x\n")
     (mount.dir / "config/imagehubfs/key").chmod(0o640)
-    done = subprocess.run([str(a) for a in argv], env=env, stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run([str(a) for a in argv], env=env, stderr=subprocess.PIPE, text=True, timeout=LIMIT)
     assert done.returncode == 8
+
+
+def test_mount_options_add_up(hub, make_mount):
+    mount = make_mount(hub, "-o", "ro,noatime", "-o", "noexec")
+    [line] = [words for words in map(str.split, open("/proc/self/mounts")) if words[1] == str(mount.path)]
+    assert {"ro", "noatime", "noexec"} <= set(line[3].split(","))
 
 
 def test_another_hub(hub, make_mount):
@@ -95,8 +137,7 @@ def test_a_hub_that_does_not_answer_still_mounts_and_says_so(make_mount):
         until(name, lambda: "does not answer" in (mount / name).read_text())
     assert run("cat", mount / "credits", check=False).stderr.endswith("Connection refused\n")
     mount.write("a.prompt", "a cat")
-    until("queueing", lambda: (mount / "requests/a.status").exists()
-          and mount.status("a").startswith("queued: waits for the hub"))
+    until("queueing", lambda: mount.status("a").startswith("queued: waits for the hub"))
 
 
 def test_in_the_background_and_no_key_anywhere(hub, make_mount):
@@ -109,7 +150,7 @@ def test_in_the_background_and_no_key_anywhere(hub, make_mount):
     texts = sh(f"cat {mount.path}/README.txt {mount.path}/control {mount.path}/generations/*/[a-z]*; "
                f"strings -n 8 {mount.state}/catalogue.db* 2>/dev/null || cat {mount.state}/catalogue.db*").stdout
     assert hub.key not in texts + done.stderr and "gih_live" not in texts
-    run("fusermount3", "-u", mount.path)
+    unmounted(mount)
     until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
 
 
@@ -131,14 +172,64 @@ def test_started_without_standard_descriptors(make_mount, foreground):
     mount.check_state()
 
 
+def hub_of(mount):
+    return int(run("pgrep", "-f", f"imagehubd --data {mount.state}/hub").stdout)
+
+
 def test_local(make_mount):
     mount = make_mount(local=True)
     mount.write("cat.prompt", "a cat")
     assert mount.wait("cat")[-1].startswith("succeeded")
-    hub = int(run("pgrep", "-f", f"imagehubd --data {mount.state}/hub").stdout)
+    hub = hub_of(mount)
     mount.stop()
-    assert not os.path.exists(f"/proc/{hub}")
+    until("the hub's end", lambda: not os.path.exists(f"/proc/{hub}"))
     mount.start()
     until("the balance", lambda: (mount / "credits").read_text() == "992\n")
     os.kill(mount.process.pid, signal.SIGKILL)
     until("the hub's end", lambda: run("pgrep", "-f", f"imagehubd --data {mount.state}/hub", check=False).returncode == 1)
+
+
+def test_pictures_of_an_earlier_local_mount(make_mount):
+    """The hub of --local has another port each time: the addresses that it gave before lead nowhere."""
+    mount = make_mount(local=True)
+    mount.write("cat.prompt", "a cat")
+    mount.wait("cat")
+    size = os.stat(mount / "requests/cat.png").st_size
+    url = os.getxattr(mount / "requests/cat.png", "user.xdg.origin.url").decode()
+    mount.stop()
+    with socket.socket() as taken:  # and connections to it are refused
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", urllib.parse.urlsplit(url).port))
+        mount.start()
+        picture = (mount / "requests/cat.png").read_bytes()
+    assert len(picture) == size and picture.startswith(b"\x89PNG")
+    assert os.getxattr(mount / "requests/cat.png", "user.xdg.origin.url").decode() != url
+
+
+def test_local_in_the_background_holds_no_pipe_of_whoever_started_it(make_mount):
+    mount = make_mount(local=True, start=False)
+    run(*[a for a in mount.argv() if a != "-f"])  # until its output and its errors have ended
+    assert oct((mount.state / "hub.log").stat().st_mode)[-3:] == "600"
+    unmounted(mount)
+    until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
+
+
+def test_a_local_hub_that_cannot_start_says_where_to_look(make_mount):
+    mount = make_mount(local=True, start=False)
+    done = start(mount, "--local-option", "--workers=0")
+    assert done.returncode == 11 and f"{mount.state}/hub.log may say why" in done.stderr
+    assert "--workers 0: 1 to 64" in (mount.state / "hub.log").read_text()
+
+
+def test_a_local_hub_that_was_killed_is_started_again(make_mount):
+    mount = make_mount(local=True)
+    for k in range(2):
+        first = hub_of(mount)
+        os.kill(first, signal.SIGKILL)
+        mount.write(f"cat{k}.prompt", f"a cat {k}")
+        assert mount.wait(f"cat{k}")[-1].startswith("succeeded")
+        assert (mount / f"requests/cat{k}.png").read_bytes().startswith(b"\x89PNG")
+    last = hub_of(mount)
+    mount.stop()
+    assert not os.path.exists(f"/proc/{last}")
+    assert "has ended; it is started again" in mount.log.read_text()

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -56,6 +57,17 @@ class Witness(BareHub):
         return super()._answer(request)
 
 
+def is_dying(pid):
+    """Whether SIGKILL is on its way to a process, or has got there: by its main thread's flags."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        exiting, signaled = 0x4, 0x400
+        state, *rest = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+        pending = re.findall(r"(?:Sig|Shd)Pnd:\s*(\w+)", open(f"/proc/{pid}/status").read())
+        return state in "ZX" or bool(int(rest[5]) & (exiting | signaled)) or any(
+            int(p, 16) >> (signal.SIGKILL - 1) & 1 for p in pending)
+    return True
+
+
 @contextlib.contextmanager
 def injection(mount, call, fault, n):
     """strace on the mount meanwhile; appends how often it injected."""
@@ -69,13 +81,16 @@ def injection(mount, call, fault, n):
     finally:
         tracer.terminate()
         try:
-            tracer.wait(3)
+            tracer.wait(5)
         except subprocess.TimeoutExpired:
             tracer.kill()  # strace waits for ever when it is asked to end while its process is dying
             tracer.wait(LIMIT)
         tracer.stderr.close()
     said = log.read_text(errors="replace")
     fired += re.findall(r"\(INJECTED\)", said) or re.findall(r"\+\+\+ killed by SIGKILL", said)[:1]
+    if fault == "SIGKILL" and (fired or is_dying(mount.process.pid)):
+        mount.process.wait(LIMIT)
+        fired[:] = fired[:1] or ["killed"]  # strace was ended before it could say so
 
 
 def write(path, text):
@@ -148,7 +163,7 @@ class Sweep:
     def follow(self, name):
         """To its end, which comes by itself, whatever fails meanwhile."""
         stem = self.mount / f"requests/{name}"
-        done = run("cat", f"{stem}.wait", check=False, limit=60)
+        done = run("cat", f"{stem}.wait", check=False, limit=2 * LIMIT)
         if done.returncode == 0:
             run("cat", f"{stem}.png", check=False, stdout=subprocess.DEVNULL)
             until("the end of the download", lambda: not os.listdir(self.mount.cache / "tmp")
@@ -163,7 +178,7 @@ class Sweep:
         self.mount.start()
         until("rest", lambda: self.mount.sql(
             "SELECT (SELECT count(*) FROM node WHERE pending <> 0), (SELECT count(*) FROM request"
-            " WHERE state IN ('queued', 'sending', 'running'))") == ["0|0"], limit=60)
+            " WHERE state IN ('queued', 'sending', 'running'))") == ["0|0"], limit=2 * LIMIT)
 
     def check(self, name, text, told):
         prompt = text[len(SMALL):]
@@ -181,6 +196,7 @@ class Sweep:
             assert self.mount.status(name).startswith("draft: ") and self.fault == "SIGKILL", where
         elif state == ["succeeded"]:
             assert arrived == 1, where
+            self.mount.wait(name)  # until its picture is announced
             assert (self.mount / f"requests/{name}.png").read_bytes()[:4] == b"\x89PNG"
         else:
             assert state == ["unknown"] and self.bare, where
@@ -236,10 +252,10 @@ class Left:
                 ["strace", "-f", "-o", log, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={n}",
                  *[str(a) for a in self.mount.argv()]], stdout=subprocess.DEVNULL, stderr=said, env=ENV)
         try:
-            until("an end", lambda: tracer.poll() is not None or self.recovered(), limit=60)
+            until("an end", lambda: tracer.poll() is not None or self.recovered())
             killed = "killed by SIGKILL" in log.read_text(errors="replace")
-            if tracer.poll() is None:
-                run("fusermount3", "-uz", self.mount.path)
+            until("unmounting", lambda: tracer.poll() is not None  # it may not be mounted yet
+                  or run("fusermount3", "-uz", self.mount.path, check=False).returncode == 0)
             tracer.wait(LIMIT)
         finally:
             if tracer.poll() is None:
@@ -265,7 +281,6 @@ class Left:
         for k in range(4):
             assert rows[f"sent {k}"] == "unknown", rows
         assert all("," not in states for states in rows.values()), f"two requests of one text: {rows}"
-        until("the note", lambda: (self.mount / "requests/open.status").exists())
         assert self.mount.status("open").startswith("draft: ")
         assert not (self.mount.state / "spool/999999").exists()
         for name, text in (("open", "open"), ("due0", "due 0"), ("sent5", "sent 5")):

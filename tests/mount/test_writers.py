@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import Hub, Mount, sh, until
+from harness import LIMIT, Hub, Mount, sh, until
 from sending import exactly, sent, settled
 
 PY = shlex.quote(sys.executable)
@@ -153,7 +153,7 @@ def hub():
 
 @pytest.fixture(scope="module")
 def mount(hub):
-    mount = Mount(hub).start("--settle", "300")
+    mount = Mount(hub).start("--settle", "1000")  # some open a file twice
     yield mount
     mount.close()
 
@@ -166,7 +166,7 @@ def write_all(mount, tmp, text_of):
         folder.mkdir(exist_ok=True)
         (own / "source.txt").write_text(text_of(name))
         words = {"f": folder / "made.prompt", "src": own / "source.txt", "dir": folder, "tmp": own}
-        done = sh(script.format(**words), check=False, limit=60)
+        done = sh(script.format(**words), check=False, limit=120)
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
         got = (folder / "made.prompt").read_text()
         assert got.strip() == text_of(name), f"{name}: wrote {got!r}"
@@ -289,7 +289,7 @@ def test_writers_that_are_killed_leave_drafts(hub, mount):
     for path, (number, writer) in writers.items():
         until(f"the bytes of {path}", lambda: path.exists() and path.stat().st_size == 13)
         writer.send_signal(number)
-        assert writer.wait(20) == -number, path
+        assert writer.wait(LIMIT) == -number, path
         writer.stdin.close()
     for path in writers:
         until("the note", path.with_suffix(".status").exists)
@@ -298,7 +298,7 @@ def test_writers_that_are_killed_leave_drafts(hub, mount):
     settled(mount)
     assert sent(hub) == before
     print(f"{len(writers)} writers killed by {len(SIGNALS)} signals")
-    (mount / "control").write_text("again requests/killed/cat9.prompt\n")
+    mount.control("again requests/killed/cat9.prompt\n")
     assert mount.wait("killed/cat9")[-1].startswith("succeeded")
     (folder / "tee15.prompt").write_text("half a prompt, and the rest")
     exactly(hub, mount, [*before.elements(), "half a prompt", "half a prompt, and the rest"], "what the user did then")
@@ -315,7 +315,7 @@ def test_git_checkout(hub, mount, tmp_path):
         {git} add .; {git} commit -qm two; {git} checkout -q main""", cwd=tmp_path)
     repo = mount / "requests/repo"
     texts = [*before.elements(), *(f"git picture {k}" for k in range(8))]
-    sh(f"{git} clone -q {tmp_path}/source {repo} && cd {repo} && {git} fsck --strict && {git} status --short", limit=60)
+    sh(f"{git} clone -q {tmp_path}/source {repo} && cd {repo} && {git} fsck --strict && {git} status --short", limit=120)
     exactly(hub, mount, texts, "git clone")
     sh(f"{git} checkout -q -- . && {git} reset -q --hard && {git} status", cwd=repo)
     sh(f"{git} checkout -q other", cwd=repo)

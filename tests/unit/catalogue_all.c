@@ -1,5 +1,6 @@
 #include "catalogue/derived.h"
 #include "catalogue/file.h"
+#include "catalogue/internal.h"
 #include "catalogue_rig.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -113,6 +114,29 @@ static void unsettled_charges_count_in_full(void **state)
 	assert_int_equal(request_spent_since(cat, 0), 8);
 }
 
+/* The day's budget is asked for before every POST: not by reading all of them. */
+static void the_sum_of_charges_is_kept(void **state)
+{
+	int64_t rows = 0, all = 0;
+
+	(void)state;
+	for (int64_t k = 1; k <= 600; k++) {
+		assert_int_equal(request_charge_open(cat, k % 200, 12), 0);
+		if (k % 3 == 0)
+			assert_int_equal(request_charge_settle(cat, k % 200, k % 13), 0);
+		if (k % 7 == 0)
+			assert_int_equal(request_charge_merge(cat, k % 200), 0);
+	}
+	catalogue_begin(cat, DB_NORMAL);
+	assert_int_equal(request_charge_open(cat, 1, 1000), 0);
+	catalogue_end(cat, -EIO);
+	db_get_int(cat->db, &all, "SELECT sum(credits) FROM charge", "");
+	db_get_int(cat->db, &rows, "SELECT count(*) FROM charge_sum", "");
+	assert_int_equal(request_spent_since(cat, 0), all);
+	assert_true(all > 600 && rows <= 2);
+	assert_int_equal(request_spent_since(cat, INT64_MAX), 0);
+}
+
 static void paths_stay_inside(void **state)
 {
 	struct node n, d;
@@ -135,6 +159,7 @@ int main(void)
 		cmocka_unit_test(closing_makes_a_prompt_due),
 		cmocka_unit_test(a_moved_request_is_not_moved_again),
 		cmocka_unit_test(unsettled_charges_count_in_full),
+		cmocka_unit_test(the_sum_of_charges_is_kept),
 		cmocka_unit_test(paths_stay_inside),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -154,11 +154,13 @@ static void budget(void **state)
 	assert_int_equal(verdict_on(rig_add(&r, REQUEST_QUEUED, "auto"), approved, NULL), VERDICT_SEND);
 	assert_int_equal(request_charge_open(r.cat, 1002, 100), 0); /* over it */
 	assert_int_equal(held_by("1024x1024", NULL), HOLD_BUDGET);
-	rig_sql(&r, "UPDATE charge SET at = at - 2 * 86400000"); /* yesterday's */
+	rig_sql(&r, "UPDATE charge_sum SET quarter = quarter - 2 * 96"); /* yesterday's */
 	assert_int_equal(verdict("1024x1024"), VERDICT_SEND);
 	/* What cannot be counted is not spent. */
-	rig_sql(&r, "ALTER TABLE charge RENAME TO gone");
+	rig_sql(&r, "ALTER TABLE charge_sum RENAME TO lost");
 	assert_int_equal(held_by("1024x1024", NULL), HOLD_BUDGET);
+	rig_sql(&r, "ALTER TABLE lost RENAME TO charge_sum");
+	rig_sql(&r, "ALTER TABLE charge RENAME TO gone");
 	assert_true(request_charges_open(r.cat, 1) > 1);
 	assert_true(request_in_flight(r.cat) > 1000000);
 	assert_true(request_charge_open(r.cat, 1, 1) < 0);
@@ -189,6 +191,11 @@ static void balance(void **state)
 	r.e->balance_refresh.call = NULL;
 	assert_int_equal(verdict("1024x1024"), VERDICT_SEND);
 	r.e->balance_outcome = OUTCOME_OK;
+
+	rig_know(&r, 7, now + 86400 * 1000); /* from before the clock was set back */
+	assert_int_equal(verdict("1024x1024"), VERDICT_WAIT);
+	net_cancel(r.e->balance_refresh.call);
+	r.e->balance_refresh.call = NULL;
 
 	/* What is in flight may take it: its end shows. */
 	rig_know(&r, 15, now);
@@ -290,6 +297,33 @@ static void holds_end(void **state)
 	assert_int_equal(request_get(r.cat, broken, &q), -EIO);
 }
 
+/* For one that has room, a batch is not moved to the queue and back: each time with an event, two log lines
+ * and two transactions for every one of them. */
+static void as_many_go_on_as_have_room(void **state)
+{
+	const int64_t now = clock_wall_ms();
+	int64_t counts[REQUEST_STATES];
+
+	(void)state;
+	for (int k = 0; k < 20; k++)
+		held(HOLD_BUDGET, -1);
+	r.e->config.max_spend = 20;
+	submit_budget_freed(r.e);
+	assert_int_equal(request_counts(r.cat, counts), 0);
+	assert_int_equal(counts[REQUEST_QUEUED], 2);
+	rig_sql(&r, "UPDATE request SET state = 'canceled'");
+	for (int k = 0; k < 20; k++)
+		held(k % 2 ? HOLD_BALANCE : HOLD_CREDITS, 7);
+	rig_know(&r, 100, now);
+	submit_budget_freed(r.e); /* not theirs */
+	assert_int_equal(request_counts(r.cat, counts), 0);
+	assert_int_equal(counts[REQUEST_QUEUED], 0);
+	submit_unhold(r.e, true);
+	assert_int_equal(request_counts(r.cat, counts), 0);
+	assert_int_equal(counts[REQUEST_QUEUED], 12);
+	assert_int_equal(counts[REQUEST_HELD], 8);
+}
+
 /* A cancel that comes between reading and moving wins. */
 static void a_held_one_that_was_canceled(void **state)
 {
@@ -320,6 +354,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(budget, setup, teardown),
 		cmocka_unit_test_setup_teardown(balance, setup, teardown),
 		cmocka_unit_test_setup_teardown(holds_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(as_many_go_on_as_have_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_held_one_that_was_canceled, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

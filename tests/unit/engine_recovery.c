@@ -119,6 +119,8 @@ static enum request_state start_again(bool keys, int *posts)
 	snprintf(r.dir, sizeof r.dir, "%s", copy);
 	r.changed = NULL;
 	rig_open_state(&r, &c);
+	/* It stands for the state itself after a kill, not for a copy of it. */
+	assert_int_equal(catalogue_set(r.cat, "paused", NULL), 0);
 	if (step == STEP_ANSWERED)
 		rig_allow(&r);
 	rig_know(&r, 1000, clock_wall_ms());

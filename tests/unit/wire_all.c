@@ -2,6 +2,33 @@
 #include "wire/wire.h"
 #include <errno.h>
 
+static int64_t cost(const char *credits)
+{
+	CLEANUP_FREE char *json = xasprintf(
+		"{\"id\":\"gen_1\",\"status\":\"processing\",\"usage\":{\"credits\":%s}}", credits);
+	struct wire_generation g;
+
+	assert_int_equal(wire_generation_decode(json, strlen(json), &g, NULL), 0);
+	const int64_t n = g.credits;
+	wire_generation_release(&g);
+	return n;
+}
+
+/* As prices are: what costs half a credit is not free. */
+static void a_fraction_of_a_credit_counts_as_one(void **state)
+{
+	(void)state;
+	assert_int_equal(cost("0"), 0);
+	assert_int_equal(cost("0.0"), 0);
+	assert_int_equal(cost("0.5"), 1);
+	assert_int_equal(cost("8"), 8);
+	assert_int_equal(cost("8.25"), 9);
+	assert_int_equal(cost("9007199254740993"), -1); /* above 1e15: no number of credits */
+	assert_int_equal(cost("999999999999999"), 999999999999999);
+	assert_int_equal(cost("-0.5"), -1);
+	assert_int_equal(cost("\"8\""), -1);
+}
+
 static void outcomes(void **state)
 {
 	(void)state;
@@ -95,14 +122,62 @@ static void orders_keep_what_they_do_not_know(void **state)
 	order_release(&o);
 }
 
+static char *repeated(const char *head, const char *part, size_t times, const char *tail)
+{
+	struct buf b;
+
+	buf_init(&b, 2 * WIRE_BODY_MAX);
+	buf_addstr(&b, head);
+	while (times-- > 0)
+		buf_addstr(&b, part);
+	buf_addstr(&b, tail);
+	assert_false(b.overflow);
+	return buf_take(&b);
+}
+
+/* 20,000 numbers, nested 1,500 deep: indented, that would be 60 MB. */
+static void what_is_nested_deep_is_not_indented(void **state)
+{
+	char *tail = repeated("0", "]", 1500, ""), *numbers = repeated("", "1,", 20000, tail);
+	char *json = repeated("", "[", 1500, numbers), *shown = wire_pretty(json, strlen(json));
+
+	(void)state;
+	assert_int_equal(strlen(shown), strlen(json) + 1);
+	free(shown);
+	shown = wire_pretty("[[1]]", 5);
+	assert_string_equal(shown, "[\n  [\n    1\n  ]\n]\n");
+	free(shown);
+	free(json);
+	free(numbers);
+	free(tail);
+}
+
+/* Read, and written out again, it would be over the 1 MiB that is read. */
+static void what_cannot_be_passed_on_is_refused(void **state)
+{
+	char *json = repeated("{\"prompt\":\"x\",\"y\":[", "1e99,", 40000, "1]}");
+	char *error = NULL;
+	struct order o;
+
+	(void)state;
+	assert_true(strlen(json) < WIRE_BODY_MAX / 4);
+	assert_int_equal(order_decode(json, strlen(json), &o, &error), -EINVAL);
+	assert_non_null(strstr(error, "over 768 KiB"));
+	free(error);
+	free(json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(outcomes),
+		cmocka_unit_test(a_fraction_of_a_credit_counts_as_one),
 		cmocka_unit_test(words_of_a_hub),
 		cmocka_unit_test(generations_there_and_back),
 		cmocka_unit_test(prices_are_never_taken_as_nothing),
 		cmocka_unit_test(orders_keep_what_they_do_not_know),
+		cmocka_unit_test(what_is_nested_deep_is_not_indented),
+		cmocka_unit_test(what_cannot_be_passed_on_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
