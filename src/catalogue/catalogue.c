@@ -10,9 +10,6 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-/* A mount that has just been unmounted says in a moment that it ends. */
-enum { LOCK_WAIT_MS = 500 };
-
 int64_t timespec_to_ns(struct timespec t)
 {
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -48,6 +45,9 @@ static int open_folder(int dir, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
+/* fusermount3 -u returns when the mount is gone; its process then still ends what is under way. */
+enum { LOCK_WAIT_MS = 3000 };
+
 static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **error)
 {
 	pid_t holder = 0;
@@ -60,8 +60,8 @@ static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **
 	if (busy)
 		*busy = true;
 	return fail(error, -EBUSY,
-		"the state in %s is in use by process %d; a second mount takes a profile of its own: "
-		"--profile NAME (kill %d ends the first)",
+		"the state in %s is in use by process %d (kill %d ends it); a second mount takes a "
+		"profile of its own: --profile NAME",
 		dir, (int)holder, (int)holder);
 }
 
