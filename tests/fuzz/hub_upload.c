@@ -112,7 +112,7 @@ static void begin(void)
 	bool busy;
 
 	HOLDS(mkdtemp(dir));
-	store = store_open(dir, &busy, NULL);
+	store = store_open(dir, 0, &busy, NULL);
 	daemon_ = MHD_start_daemon(MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, handle, NULL,
 		MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_END);
 	HOLDS(store && daemon_);
