@@ -128,7 +128,8 @@ def test_a_second_mount(person):
     (person.home / "link").symlink_to("hub")
     person.mount("hub")
     pid = person.daemon()
-    person.mount("other", status=6, says=f"is in use by process {pid} (kill {pid} ends it); a second mount takes a profile of its own")
+    person.mount("other", status=6,
+                 says=f"is in use by process {pid} (kill {pid} ends it); a second mount takes a profile of its own")
     for path in ("hub", "link"):
         person.mount("--profile", "second", path, status=5, says=f"or unmount it: fusermount3 -u '{person.hub}'")
     person.mount("--profile", "second", "other")
