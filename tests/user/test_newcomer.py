@@ -128,7 +128,8 @@ def test_a_second_mount(person):
     (person.home / "link").symlink_to("hub")
     person.mount("hub")
     pid = person.daemon()
-    person.mount("other", status=6, says=f"is in use by process {pid}; a second mount takes a profile")
+    person.mount("other", status=6,
+                 says=f"is in use by process {pid} (kill {pid} ends it); a second mount takes a profile of its own")
     for path in ("hub", "link"):
         person.mount("--profile", "second", path, status=5, says=f"or unmount it: fusermount3 -u '{person.hub}'")
     person.mount("--profile", "second", "other")
@@ -216,7 +217,7 @@ def test_any_locale_and_any_name(person, locale):
     for name in (folder, os.fsencode("바탕 ") + b"\xc7\xe2\xbc\xf6"):  # as a program of 1999 writes it
         os.mkdir(os.path.join(os.fsencode(person.home), os.fsencode(name)))
         person.mount(name, env=env)
-        person.run("fusermount3", "-u", name)
+        person.unmount(name)
     person.mount(folder, env=env)
     requests = person.home / folder / "requests"
     person.sh("cd requests; echo '향수 한 병' > 'my 향수.prompt'; cat 'my 향수.wait'", env, person.home / folder)
