@@ -255,10 +255,10 @@ struct catalogue *catalogue_open(const char *dir, bool *busy, char **error)
 
 void catalogue_close(struct catalogue *cat)
 {
-	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
-
 	if (!cat)
 		return;
+	const int fds[] = {cat->dir, cat->spool, cat->refs, cat->lock};
+
 	if (cat->db) {
 		drop_unlinked(cat);
 		/* Handles that nobody closed may have left spool files: swept by the next start. */
@@ -268,8 +268,8 @@ void catalogue_close(struct catalogue *cat)
 		db_close(cat->db);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-		if (*fds[i] >= 0)
-			close(*fds[i]);
+		if (fds[i] >= 0)
+			close(fds[i]);
 	pthread_mutex_destroy(&cat->files_lock);
 	free(cat);
 }
