@@ -286,7 +286,7 @@ void catalogue_close(struct catalogue *cat)
 {
 	if (!cat)
 		return;
-	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
+	const int fds[] = {cat->dir, cat->spool, cat->refs, cat->lock};
 
 	if (cat->db) {
 		drop_unlinked(cat);
@@ -301,8 +301,8 @@ void catalogue_close(struct catalogue *cat)
 	if (cat->untidy)
 		closedir(cat->untidy);
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-		if (*fds[i] >= 0)
-			close(*fds[i]);
+		if (fds[i] >= 0)
+			close(fds[i]);
 	pthread_mutex_destroy(&cat->files_lock);
 	free(cat);
 }

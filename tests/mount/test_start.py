@@ -1,5 +1,6 @@
 """Starting: each failure is one clear line and a status of its own."""
 import contextlib
+import fcntl
 import glob
 import os
 import re
@@ -67,19 +68,17 @@ def state_users(mount):
 
 
 def test_a_mount_right_behind_an_unmount(hub, make_mount):
-    """Ending takes a moment, and longer while a download is stopped: the next mount waits for it."""
-    mount = make_mount(hub)
-    before = mount.process
-    before.send_signal(signal.SIGSTOP)
+    """Ending takes a moment: the next mount waits for the lock of the one before."""
+    mount = make_mount(hub, start=False)
+    mount.state.mkdir(0o700)
     argv = [a for a in mount.argv() if a != "-f"]
-    mount.unmount()
-    assert start(mount, options=argv).returncode == 6
-    second = subprocess.Popen([str(a) for a in argv], env=ENV)
-    until("its waiting", lambda: state_users(mount) - {before.pid})
-    before.send_signal(signal.SIGCONT)
-    assert second.wait(LIMIT) == 0 and before.wait(LIMIT) == 0
-    assert "requests" in os.listdir(mount.path)
-    unmounted(mount)
+    with open(mount.state / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert start(mount, options=argv).returncode == 6
+        second = subprocess.Popen([str(a) for a in argv], env=ENV)
+        until("its waiting", lambda: state_users(mount))
+    assert second.wait(LIMIT) == 0 and "requests" in os.listdir(mount.path)
+    until("unmounting", lambda: run("fusermount3", "-u", mount.path, check=False).returncode == 0)
     until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
 
 
