@@ -164,6 +164,11 @@ check-hub: all | $(BUILD)/.check-packages
 check-mount: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider tests/mount
 
+# By an ordinary user, whom root makes for it (tests/as-user.sh); TESTS are other files than these.
+check-user: all | $(BUILD)/.check-packages
+	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) sh tests/as-user.sh $(PYTEST) -q -rs -p no:cacheprovider \
+		$(or $(TESTS),tests/user tests/hub tests/mount)
+
 # The mount tests that a sanitizer build is held to: it is too slow for those of time and of memory.
 check-sanitized: all | $(BUILD)/.check-packages
 	IMAGEHUBFS_BUILD=$(abspath $(BUILD)) $(PYTEST) -q -p no:cacheprovider \
@@ -200,7 +205,7 @@ COVERAGE_PACKAGES := lcov
 coverage:
 	@$(MAKE) --no-print-directory install-packages PACKAGES="$(CHECK_PACKAGES) $(COVERAGE_PACKAGES)"
 	@find build/coverage -name '*.gcda' -delete 2>/dev/null; true
-	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-hub check-mount
+	@$(MAKE) --no-print-directory COVERAGE=1 check-unit check-fuzz check-hub check-mount
 	@sh tests/coverage.sh build/coverage
 
 # Long runs: a fault at every byte, of every kind.
@@ -276,6 +281,7 @@ help:
 	@echo "make                 build/imagehubfs and build/imagehubd"
 	@echo "make demo            a guided minute on a real mount (DEMO_KEEP=1 leaves it mounted)"
 	@echo "make check           every test"
+	@echo "make check-user      the same tests and more, by an ordinary user whom root makes for it (TESTS=files)"
 	@echo "make torture         the long runs: torture-kills, torture-syscalls, torture-money (a cut, a stall and a"
 	@echo "                     change at every byte of the paid POST, both ways), torture-posix (stress-ng, fio)"
 	@echo "make posix PJDFSTEST=DIR   the public pjdfstest, of which DIR is a built copy"
@@ -288,7 +294,7 @@ help:
 	@echo "make lint            clang-tidy and cppcheck over src; a few minutes"
 	@echo "make format clean uninstall"
 
-.PHONY: all install-packages check-unit check-fuzz fuzz check-layers check-hub check-mount check-sanitized check coverage demo \
+.PHONY: all install-packages check-unit check-fuzz fuzz check-layers check-hub check-mount check-user check-sanitized check coverage demo \
 	bench bench-profile posix torture torture-kills torture-syscalls torture-money torture-posix install \
 	uninstall format lint clean help
 .DELETE_ON_ERROR:

@@ -89,7 +89,8 @@ def copy_rounds(bench, hub, files, ours_in, plain, **actions):
 def copying(bench, hub, files):
     """Each side on an ext4 of its own, and once more on the disk as it is."""
     what = f"`cp` of {len(files):,} prompt files into /requests / onto ext4 with fsync of each"
-    disks = [bench.keep(Ext4(bench.tmp / name, 256 * MIB, 16 * len(files) + 4096))
+    size = 64 * MIB + len(files) * 200_000
+    disks = [bench.keep(Ext4(bench.tmp / name, size, 16 * len(files) + 4096))
              for name in ("disk-ours", "disk-plain")]
     how = "" if all(disk.in_image for disk in disks) else ", on the disk as it is: an image needs root"
     t, c = copy_rounds(bench, hub, files, *(disk.path for disk in disks), cp=Copies.cp,

@@ -46,14 +46,18 @@ def multiply(db, table, count, schema="main", **different):
                " FROM k, model_row AS t")
 
 
+@contextlib.contextmanager
 def opened(path):
-    """For filling only: durable is what it is when it is closed."""
-    db = sqlite3.connect(path, isolation_level=None)
-    db.create_function("hub_id", 1, hub_id, deterministic=True)
-    for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF",
-                   "cache_size = -400000", "foreign_keys = OFF"):
-        db.execute(f"PRAGMA {pragma}").fetchall()
-    return contextlib.closing(db)
+    """For filling only. It is durable when it is closed, as a database that has grown would be: the
+    first sync of whoever opens it would write all of it."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.create_function("hub_id", 1, hub_id, deterministic=True)
+        for pragma in ("journal_mode = DELETE", "journal_mode = OFF", "synchronous = OFF",
+                       "cache_size = -400000", "foreign_keys = OFF"):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+        yield db
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
 
 
 def fill_catalogue(path, count):
@@ -215,7 +219,7 @@ def finding(bench, world, count):
     dirs = sum(line.startswith("d") for line in lines)
     assert dirs == count + 2 and len(lines) >= 6 * count, f"find saw {dirs} folders, {len(lines)} names"
     # The same tree on ext4: a fresh mount of it has nothing in memory but the image's blocks.
-    disk = bench.keep(Ext4(bench.tmp / "tree", len(lines) * 1024 + 256 * MIB, len(lines) * 5 // 4 + 1000))
+    disk = bench.keep(Ext4(bench.tmp / "tree", 64 * MIB + len(lines) * 1280, len(lines) * 5 // 4 + 1000))
     with open(listing) as f:
         output([TOOLS / "tree", disk.path], stdin=f)
     disk.remount()

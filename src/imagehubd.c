@@ -1,6 +1,7 @@
 /*
  * imagehubd - a hub of one's own. Options and wiring only; src/hub/hub.h begins the rest.
  */
+#include "base/files.h"
 #include "base/log.h"
 #include "hub/admin.h"
 #include "hub/hub.h"
@@ -14,7 +15,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 
-enum { EXIT_USAGE = 2, WORKERS_MAX = 64, WAIT_MAX_S = 800 };
+enum { EXIT_USAGE = 2, WORKERS_MAX = 64, WAIT_MAX_S = 800, PREDECESSOR_MS = 5000 };
 
 static const char usage[] =
 	"usage: imagehubd --data DIR [OPTION…] serve\n"
@@ -277,15 +278,19 @@ int main(int argc, char **argv)
 	CLEANUP_FREE char *error = NULL;
 	struct options o;
 	bool busy = false;
-	int status = parse(argc, argv, &o);
+	int status;
 
+	files_hold_standard();
+	status = parse(argc, argv, &o);
 	if (status >= 0)
 		return status;
 	log_init("imagehubd", o.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	const bool serves = strcmp(argv[optind], "serve") == 0;
 	if (serves && optind + 1 < argc)
 		return bad("unexpected: %s", argv[optind + 1]);
-	struct store *s = store_open(o.data, &busy, &error);
+	/* The one before of an embedding program that was killed is about to end. */
+	const int wait_ms = serves && o.exit_with_stdin ? PREDECESSOR_MS : 0;
+	struct store *s = store_open(o.data, wait_ms, &busy, &error);
 	if (!s && (!busy || serves)) {
 		log_error("%s", error);
 		return 1;

@@ -156,6 +156,7 @@ static int serve(struct program *p, char **error)
 		return status;
 	embedded_watch(&p->embedded);
 	const int rc = mount_run(p->mount, p->cat, p->engine, ready, p);
+	catalogue_ending(p->cat);
 	if (rc < 0)
 		fail(error, rc, "the mount ended: %s", strerror(-rc));
 	return rc < 0 ? STATUS_FAILED : STATUS_OK;
@@ -212,8 +213,10 @@ int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *error = NULL;
 	struct program p = {.background.pipe = -1, .embedded = {.input = -1, .log = -1, .stop = -1}};
-	int status = options_parse(argc, argv, &p.options);
+	int status;
 
+	files_hold_standard();
+	status = options_parse(argc, argv, &p.options);
 	if (status >= 0)
 		return status;
 	log_init("imagehubfs", p.options.debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);

@@ -30,6 +30,12 @@ for name in ("IMAGEHUB_API_KEY", "CREDENTIALS_DIRECTORY"):
 assert os.path.exists("/dev/fuse"), "there is no /dev/fuse: the mount tests cannot run here"
 
 
+def may_trace():
+    """Whether strace may attach to what is no child of its own."""
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    return os.geteuid() == 0 or not scope.exists() or scope.read_text() == "0\n"
+
+
 def until(what, condition, limit=LIMIT):
     """Polls a condition that no event tells of; fails with its name after the limit."""
     end = time.monotonic() + limit
@@ -39,6 +45,15 @@ def until(what, condition, limit=LIMIT):
             return value
         assert time.monotonic() < end, f"{what} did not happen within {limit} s"
         time.sleep(0.01)
+
+
+def has_ended(pid):
+    """With all of its threads; also when nobody has asked for its status yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
+    except OSError:
+        return True
 
 
 def run(*argv, limit=LIMIT, check=True, **kwargs):

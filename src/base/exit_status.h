@@ -9,8 +9,8 @@ enum exit_status {
 	STATUS_OK = 0,
 	STATUS_FAILED = 1,	      /* anything without a number of its own */
 	STATUS_USAGE = 2,	      /* options, arguments */
-	STATUS_NO_FUSE = 3,	      /* no /dev/fuse, no fusermount3 */
-	STATUS_NO_MOUNTPOINT = 4,     /* missing, or not a directory */
+	STATUS_NO_FUSE = 3,	      /* no /dev/fuse, no fusermount3, or not for this user */
+	STATUS_NO_MOUNTPOINT = 4,     /* missing, not a directory, or not this user's */
 	STATUS_MOUNTPOINT_BUSY = 5,   /* mounted on already, or not empty */
 	STATUS_STATE_LOCKED = 6,      /* another mount has this profile's state */
 	STATUS_NO_KEY = 7,

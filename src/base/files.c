@@ -1,12 +1,15 @@
 #include "base/files.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
-enum { CHUNK = 64 * 1024 };
+enum { CHUNK = 64 * 1024, LOCK_STEP_MS = 20, LOCK_ENDING_MS = 10 * 1000 };
+
+static const char ending[] = " is ending";
 
 /* Makes what was created in a directory that was opened with O_PATH survive. A directory that we may
  * write but not read cannot be synced. */
@@ -210,34 +213,64 @@ int files_copy(int from, int to)
 	}
 }
 
-static pid_t read_pid(int fd)
+/* "PID", and behind it whether it is about to end. */
+static bool read_holder(int fd, pid_t *holder)
 {
 	char text[32] = "";
 
-	return files_pread_full(fd, text, sizeof text - 1, 0) > 0 ? (pid_t)atoi(text) : 0;
+	*holder = files_pread_full(fd, text, sizeof text - 1, 0) > 0 ? (pid_t)atoi(text) : 0;
+	return strstr(text, ending) != NULL;
 }
 
-int files_lock_dir(int dirfd, pid_t *holder)
+static int lock_or_wait(int fd, int wait_ms, pid_t *holder)
+{
+	for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_STEP_MS) {
+		const int err = errno;
+		const bool ends = read_holder(fd, holder);
+
+		if (err != EWOULDBLOCK || waited >= (ends ? LOCK_ENDING_MS : wait_ms))
+			return -err;
+		poll(NULL, 0, LOCK_STEP_MS);
+	}
+	return 0;
+}
+
+int files_lock_dir(int dirfd, int wait_ms, pid_t *holder)
 {
 	const int fd = openat(dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	char text[32];
 
 	if (fd < 0)
 		return -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		const int err = errno;
-
-		*holder = read_pid(fd);
-		close(fd);
-		return -err;
-	}
 	const int n = snprintf(text, sizeof text, "%d\n", (int)getpid());
-	int rc = ftruncate(fd, 0) < 0 ? -errno : 0;
+	int rc = lock_or_wait(fd, wait_ms, holder);
+	if (rc == 0 && ftruncate(fd, 0) < 0)
+		rc = -errno;
 	if (rc == 0)
 		rc = files_pwrite_all(fd, text, (size_t)n, 0);
 	if (rc < 0)
 		close(fd);
 	return rc < 0 ? rc : fd;
+}
+
+/* That it cannot be written only costs whoever comes next a wait. */
+void files_lock_ending(int lock)
+{
+	char text[32];
+	const int n = snprintf(text, sizeof text, "%d%s\n", (int)getpid(), ending);
+
+	(void)files_pwrite_all(lock, text, (size_t)n, 0);
+}
+
+void files_hold_standard(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 }
 
 char *files_join(const char *dir, const char *name)

@@ -36,8 +36,14 @@ int files_copy(int from, int to);
 
 /* Takes the directory's exclusive lock (`dirfd/lock`, flock, holding our pid as text). Returns the
  * lock's descriptor, kept open as long as the lock is wanted; -EWOULDBLOCK when another process has
- * it, whose pid is then in *holder (0 if unknown). */
-int files_lock_dir(int dirfd, pid_t *holder);
+ * it, whose pid is then in *holder (0 if unknown). It is given wait_ms to end, or ten seconds once it
+ * has said by files_lock_ending() that it does. */
+int files_lock_dir(int dirfd, int wait_ms, pid_t *holder);
+void files_lock_ending(int lock);
+
+/* Puts /dev/null where standard descriptors were closed when the program was started: what is opened next
+ * would be taken for stderr. First of all in main(). */
+void files_hold_standard(void);
 
 /* Path joined from two parts, owned. */
 char *files_join(const char *dir, const char *name) __attribute__((returns_nonnull));

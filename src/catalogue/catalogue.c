@@ -7,9 +7,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+
+/* A mount that has just been unmounted says in a moment that it ends. */
+enum { LOCK_WAIT_MS = 500 };
 
 int64_t timespec_to_ns(struct timespec t)
 {
@@ -46,17 +48,11 @@ static int open_folder(int dir, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-/* fusermount3 -u returns when the mount is gone; its process then still ends what is under way. */
-enum { LOCK_WAIT_MS = 3000, LOCK_STEP_MS = 20 };
-
 static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **error)
 {
-	const int64_t until = clock_mono_ms() + LOCK_WAIT_MS;
 	pid_t holder = 0;
 
-	while ((cat->lock = files_lock_dir(cat->dir, &holder)) == -EWOULDBLOCK &&
-		clock_mono_ms() < until)
-		poll(NULL, 0, LOCK_STEP_MS);
+	cat->lock = files_lock_dir(cat->dir, LOCK_WAIT_MS, &holder);
 	if (cat->lock >= 0)
 		return 0;
 	if (cat->lock != -EWOULDBLOCK)
@@ -64,8 +60,8 @@ static int take_lock(struct catalogue *cat, const char *dir, bool *busy, char **
 	if (busy)
 		*busy = true;
 	return fail(error, -EBUSY,
-		"the state in %s is in use by process %d (kill %d ends it); one mount a profile (see "
-		"--profile)",
+		"the state in %s is in use by process %d; a second mount takes a profile of its own: "
+		"--profile NAME (kill %d ends the first)",
 		dir, (int)holder, (int)holder);
 }
 
@@ -85,6 +81,9 @@ static int drop_unlinked(struct catalogue *cat)
 {
 	return db_run(cat->db, "DELETE FROM node WHERE parent IS NULL AND id <> 1", "");
 }
+
+/* Of millions of files, each is a question to the database: a start or an end waits no longer. */
+enum { TIDY_AT_ONCE_MS = 50 };
 
 /* Calls known() for each entry of a folder and removes those it does not know. */
 static void sweep(int folder, bool (*known)(struct catalogue *cat, const char *name),
@@ -116,6 +115,35 @@ static bool known_node(struct catalogue *cat, const char *name)
 static void drop_file(int folder, const char *name)
 {
 	unlinkat(folder, name, 0);
+}
+
+bool catalogue_tidy(struct catalogue *cat, int64_t most_ms)
+{
+	const int64_t end = clock_mono_ms() + most_ms;
+	const struct dirent *entry;
+
+	while (cat->untidy && (entry = readdir(cat->untidy)) != NULL) {
+		/* A new file has its row first, and both under the lock. */
+		db_lock(cat->db);
+		if (entry->d_name[0] != '.' && !known_node(cat, entry->d_name))
+			drop_file(cat->spool, entry->d_name);
+		db_unlock(cat->db);
+		if (clock_mono_ms() >= end)
+			return false;
+	}
+	if (cat->untidy)
+		closedir(cat->untidy);
+	cat->untidy = NULL;
+	return true;
+}
+
+static void begin_to_tidy(struct catalogue *cat)
+{
+	const int fd = openat(cat->spool, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	cat->untidy = fd < 0 ? NULL : fdopendir(fd);
+	if (!cat->untidy && fd >= 0)
+		close(fd);
 }
 
 static bool known_key(struct catalogue *cat, const char *name)
@@ -159,9 +187,10 @@ static int clean_up(struct catalogue *cat)
 		rc = promises_check(cat, clean);
 	if (!clean) {
 		db_lock(cat->db);
-		sweep(cat->spool, known_node, drop_file, cat);
 		sweep(cat->refs, known_key, drop_folder, cat);
 		db_unlock(cat->db);
+		begin_to_tidy(cat);
+		catalogue_tidy(cat, TIDY_AT_ONCE_MS);
 	}
 	if (rc >= 0)
 		rc = catalogue_set(cat, "open", "1");
@@ -255,23 +284,32 @@ struct catalogue *catalogue_open(const char *dir, bool *busy, char **error)
 
 void catalogue_close(struct catalogue *cat)
 {
-	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
-
 	if (!cat)
 		return;
+	const int *fds[] = {&cat->dir, &cat->spool, &cat->refs, &cat->lock};
+
 	if (cat->db) {
 		drop_unlinked(cat);
-		/* Handles that nobody closed may have left spool files: swept by the next start. */
-		if (!files_release(cat))
+		const bool tidy = catalogue_tidy(cat, TIDY_AT_ONCE_MS);
+		/* Handles that nobody closed may have left spool files: swept by the next start, as is
+		 * what this one has not come to. */
+		if (!files_release(cat) && tidy)
 			catalogue_set(cat, "open", "0");
 		promises_settle(cat);
 		db_close(cat->db);
 	}
+	if (cat->untidy)
+		closedir(cat->untidy);
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
 	pthread_mutex_destroy(&cat->files_lock);
 	free(cat);
+}
+
+void catalogue_ending(struct catalogue *cat)
+{
+	files_lock_ending(cat->lock);
 }
 
 /* ---- transactions ---- */

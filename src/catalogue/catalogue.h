@@ -20,8 +20,8 @@
  * spool is on the disk (promise.c); after a power loss catalogue_open() holds the spool against it.
  *
  * What a crash leaves: a row without its spool file (an empty file; mended at the next open), a
- * spool file or refs folder without its row (removed by catalogue_open), nodes that were unlinked
- * while open (removed by catalogue_open). Never a half-made transition.
+ * spool file or refs folder without its row (removed by catalogue_open and catalogue_tidy), nodes
+ * that were unlinked while open (removed by catalogue_open). Never a half-made transition.
  *
  * Threads: every function of this folder may be called from any thread; each takes the database's
  * lock for its duration. Several calls become one transaction between catalogue_begin() and
@@ -44,7 +44,12 @@ struct catalogue;
  * what a crash left. A copy with something unsent in it is paused. NULL with *error; when another process holds the lock for longer than it
  * takes to end after an unmount, *error names its pid and *busy (may be NULL) is set. */
 struct catalogue *catalogue_open(const char *dir, bool *busy, char **error);
+/* Closing is near: who wants to open it waits for that instead of being told that it is in use. */
+void catalogue_ending(struct catalogue *cat);
 void catalogue_close(struct catalogue *cat); /* accepts NULL */
+/* Goes on for so long with what catalogue_open() had no time for: files of a large spool that have no row,
+ * after a close that was not clean. True when nothing is left. One thread at a time. */
+bool catalogue_tidy(struct catalogue *cat, int64_t most_ms);
 
 void catalogue_begin(struct catalogue *cat, enum db_durability durability);
 /* Commits when rc is 0, else rolls back. Returns rc, or the commit's own error. */

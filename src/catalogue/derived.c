@@ -67,7 +67,8 @@ static struct derived status_of(const struct source *s)
 	return (struct derived){.kind = DERIVED_STATUS,
 		.node = s->node,
 		.request = s->request,
-		.since_ms = s->request ? s->created_ms : s->draft_ms};
+		.since_ms = s->request ? s->created_ms : s->draft_ms,
+		.noted = !s->request};
 }
 
 static struct derived error_of(const struct source *s)
@@ -75,7 +76,8 @@ static struct derived error_of(const struct source *s)
 	return (struct derived){.kind = DERIVED_ERROR,
 		.node = s->node,
 		.request = s->request,
-		.since_ms = s->draft ? s->draft_ms : s->changed_ms};
+		.since_ms = s->draft ? s->draft_ms : s->changed_ms,
+		.noted = s->draft};
 }
 
 /* ---- look-up ---- */

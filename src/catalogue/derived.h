@@ -27,6 +27,7 @@ struct derived {
 	int64_t image;	  /* DERIVED_PICTURE: the image's row */
 	int number;	  /* DERIVED_PICTURE: 1 … */
 	int64_t since_ms; /* wall time at which the name came to be; 0 for .wait */
+	bool noted;	  /* by a draft note: whose close failed looks for it at once */
 };
 
 /* -ENOENT when name is no derived name in dir now. Does not look for a user's own file: ask

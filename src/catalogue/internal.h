@@ -6,6 +6,7 @@
 
 #include "catalogue/catalogue.h"
 #include "catalogue/tree.h"
+#include <dirent.h>
 #include <pthread.h>
 
 struct catalogue {
@@ -14,6 +15,7 @@ struct catalogue {
 	int spool; /* spool/ */
 	int refs;  /* refs/ */
 	int lock;  /* the directory's lock */
+	DIR *untidy; /* spool/, while it is swept: see catalogue_tidy() */
 
 	pthread_mutex_t files_lock; /* file.c's; a leaf, taken inside the database's lock */
 	void *open_files;	    /* tsearch(3): struct open_file by node, under files_lock */

@@ -314,7 +314,7 @@ static int insert_references(struct catalogue *cat, int64_t request,
 int request_insert(struct catalogue *cat, struct request *r, const struct request_reference *refs,
 	size_t n_refs, const char *log_line)
 {
-	catalogue_begin(cat, DB_FULL);
+	catalogue_begin(cat, DB_NORMAL);
 	int rc = insert_row(cat, r);
 	if (rc == 0)
 		rc = insert_references(cat, r->id, refs, n_refs);

@@ -80,8 +80,8 @@ void request_release(struct request *r);
 void request_references_free(struct request_reference *refs, size_t count);
 
 /* Inserts r (id and times are filled in) with its references, makes it the node's latest, clears
- * the node's draft note, dismissals and pending, and writes the log line. Durable when it
- * returns. */
+ * the node's draft note, dismissals and pending, and writes the log line. Durable by the next
+ * catalogue_sync(). */
 int request_insert(struct catalogue *cat, struct request *r, const struct request_reference *refs,
 	size_t n_refs, const char *log_line);
 int request_get(struct catalogue *cat, int64_t id, struct request *out);

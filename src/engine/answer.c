@@ -289,9 +289,10 @@ static int accepted(struct posting *p, struct request *r)
 	free(r->text);
 	r->text = NULL;
 	r->charged = w->credits > 0 ? w->credits : -1;
-	const int rc = life_move(p->e, r, REQUEST_RUNNING, DB_FULL, &with,
+	const int rc = life_move(p->e, r, REQUEST_RUNNING, DB_NORMAL, &with,
 		"accepted by the hub as %s, %s", w->id, w->status);
 	if (rc == 0) {
+		engine_sync(p->e);
 		account_balance(p->e, &w->balance, p->asked_ms);
 		follow_start(p->e, r->generation, r->id, w);
 	}
@@ -369,6 +370,16 @@ void answer_post(void *arg, const struct net_reply *reply)
 	if (p->fate == FATE_ACCEPTED)
 		submit_heard(e, reply);
 	pace(p);
+	conclude(p);
+}
+
+/* Whatever the disk has of the intent: after a power loss it may show as a POST whose answer was lost,
+ * never as one that was not sent. */
+void answer_unsent(struct posting *p, const char *why)
+{
+	p->fate = FATE_NEVER_LEFT;
+	p->outcome = OUTCOME_LOCAL;
+	p->message = xasprintf("not sent, as the disk did not keep that it would be: %s", why);
 	conclude(p);
 }
 

@@ -198,11 +198,15 @@ static int insert(struct engine *e, struct reading *r, struct request *q,
 	/* Before: after a crash in between, this text is still due. */
 	if (!force)
 		withdraw_older(e, r);
-	catalogue_begin(e->cat, DB_FULL);
+	catalogue_begin(e->cat, DB_NORMAL);
 	int rc = unchanged(e, r, force) ? 0 : -EAGAIN;
 	if (rc == 0)
 		rc = request_insert(e->cat, q, refs->items, refs->count, line);
-	return catalogue_end(e->cat, rc);
+	rc = catalogue_end(e->cat, rc);
+	/* It is queued even if that fails: nothing is sent before it is made up for. */
+	if (rc == 0)
+		engine_sync(e);
+	return rc;
 }
 
 /* Snapshots the references and inserts the request. */

@@ -114,6 +114,31 @@ static void wait_for_network(struct engine *e, int wait_ms)
 	pthread_mutex_unlock(&e->lock);
 }
 
+/* ---- what has been committed, on the disk ---- */
+
+enum { SYNC_AGAIN_MS = 1000 };
+
+static void sync_again(struct timer *timer)
+{
+	engine_sync(CONTAINER_OF(timer, struct engine, sync_again));
+}
+
+static void sync_later(struct engine *e, int64_t id, void *arg)
+{
+	(void)id;
+	(void)arg;
+	timer_set(&e->timers, &e->sync_again, clock_mono_ms() + SYNC_AGAIN_MS);
+}
+
+int engine_sync(struct engine *e)
+{
+	const int rc = catalogue_sync(e->cat);
+
+	if (rc < 0)
+		engine_post(e, sync_later, 0, NULL);
+	return rc;
+}
+
 static void day_began(struct timer *timer)
 {
 	struct engine *e = CONTAINER_OF(timer, struct engine, midnight);
@@ -191,6 +216,7 @@ struct engine *engine_create(const struct engine_config *config, struct catalogu
 	if (events)
 		e->events = *events;
 	e->midnight.fire = day_began;
+	e->sync_again.fire = sync_again;
 	pthread_mutex_init(&e->lock, NULL);
 	list_init(&e->commands);
 	list_init(&e->flights);

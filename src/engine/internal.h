@@ -82,6 +82,7 @@ struct engine {
 	int64_t poll_line_ms;	  /* when the last poll in line has its turn (monotonic) */
 	struct list errands;	  /* arguments of calls that only net's `done` would free */
 	struct timer midnight;	  /* a new day's budget */
+	struct timer sync_again;  /* after a sync that failed */
 	bool idempotent;	  /* its last good answer announced it (setting "idempotent") */
 	bool keys_heard;	  /* such an answer came since the start */
 	int64_t key_since_ms;	  /* wall: since when this API key is used */
@@ -106,6 +107,12 @@ void engine_post(struct engine *e, void (*run)(struct engine *e, int64_t id, voi
  * the moment in e->by_ms. */
 void engine_post_by(struct engine *e, void (*run)(struct engine *e, int64_t id, void *arg),
 	int64_t id, void *arg, int64_t by_ms);
+/*
+ * Makes durable what was committed so far, by one sync for all who want one at the same time and without
+ * the database's lock, which a DB_FULL transaction would hold meanwhile: a thousand closes would wait
+ * for it. -errno when it failed; it is tried again by itself then. Any thread, outside of transactions.
+ */
+int engine_sync(struct engine *e);
 /* The queue may have something to do. Any thread. */
 void engine_kick(struct engine *e);
 
@@ -157,6 +164,8 @@ void submit_heard(struct engine *e, const struct net_reply *reply);
 struct posting *answer_expect(struct engine *e, const struct request *r);
 void answer_drop(struct posting *p);
 void answer_post(void *arg, const struct net_reply *reply);
+/* Instead of an answer: its intent was committed, and the POST was not let out. */
+void answer_unsent(struct posting *p, const char *why);
 /* What was `sending` when the program ended. */
 void answer_recover(struct engine *e);
 /* A request has become unknown: asks for the balance after. */

@@ -18,6 +18,7 @@ enum {
 	CHUNK = 256 * 1024,
 	BEHIND = 64,		/* pictures waiting: the disk is slower than the network */
 	STOP_MS = 2000,
+	TIDY_MS = 2,		/* at a time, and as long a pause: the lock is wanted by others */
 	SHA256_BYTES = 32,
 };
 
@@ -30,6 +31,7 @@ struct keeper {
 	struct list waiting; /* under lock, as all below */
 	int n_waiting;
 	int64_t stop_ms; /* monotonic: when what waits is dropped; 0: not stopping */
+	bool tidy;	 /* the catalogue's spool */
 };
 
 /* ---- the hash ---- */
@@ -98,11 +100,27 @@ static void keep(struct engine *e, struct picture *p)
 	trim(ps);
 }
 
+/* Under lock, which is given up meanwhile. */
+static void tidy(struct keeper *k)
+{
+	pthread_mutex_unlock(&k->lock);
+	const bool done = catalogue_tidy(k->e->cat, TIDY_MS);
+	const struct timespec until = clock_timespec(clock_mono_ms() + TIDY_MS);
+	pthread_mutex_lock(&k->lock);
+	k->tidy = done;
+	if (!done && list_empty(&k->waiting) && k->stop_ms == 0)
+		pthread_cond_timedwait(&k->wake, &k->lock, &until);
+}
+
 /* Under lock: the next picture, or NULL when the thread should end. */
 static struct picture *take(struct keeper *k)
 {
-	while (list_empty(&k->waiting) && k->stop_ms == 0)
-		pthread_cond_wait(&k->wake, &k->lock);
+	while (list_empty(&k->waiting) && k->stop_ms == 0) {
+		if (k->tidy)
+			pthread_cond_wait(&k->wake, &k->lock);
+		else
+			tidy(k);
+	}
 	if (list_empty(&k->waiting) || (k->stop_ms && clock_mono_ms() >= k->stop_ms))
 		return NULL;
 	struct picture *p = CONTAINER_OF(k->waiting.next, struct picture, keeping);
@@ -139,7 +157,7 @@ struct keeper *keeper_create(struct engine *e)
 
 	k->e = e;
 	pthread_mutex_init(&k->lock, NULL);
-	pthread_cond_init(&k->wake, NULL);
+	thread_cond_init(&k->wake);
 	list_init(&k->waiting);
 	return k;
 }

@@ -4,7 +4,8 @@
  *
  * The transition to `sending` is durable, with the row of the charge, before net_post_send() is
  * called; from then on only the answer (answer.c) moves the request. What can fail is done before:
- * the call is made ready first, so that nothing is left between the intent and the sending.
+ * the call is made ready first, so that nothing is left between the intent and the sending. An intent
+ * that is committed but cannot be made durable sends nothing, and is taken back.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -149,7 +150,7 @@ static int write_charge(struct engine *e, struct request *r, void *arg)
 	return rc < 0 || r->reason == OUTCOME_OK ? rc : request_charge_merge(e->cat, r->id);
 }
 
-/* The intent, durable: from here on the request counts as paid until the hub says otherwise. */
+/* The intent: from here on the request counts as paid until the hub says otherwise. */
 static int intend(struct engine *e, struct request *r)
 {
 	static const struct life_with charge = {write_charge, NULL};
@@ -160,7 +161,7 @@ static int intend(struct engine *e, struct request *r)
 	r->sent_ms = clock_wall_ms();
 	r->charged = -1;
 	r->balance_after = -1;
-	return life_move(e, r, REQUEST_SENDING, DB_FULL, &charge, "sending to %s (try %d, %s)",
+	return life_move(e, r, REQUEST_SENDING, DB_NORMAL, &charge, "sending to %s (try %d, %s)",
 		e->config.hub, r->attempts, r->order.model);
 }
 
@@ -184,10 +185,16 @@ static int send(struct engine *e, struct request *r, const struct net_reference 
 		answer_drop(p);
 		return refuse_here(e, r, why);
 	}
-	const int rc = intend(e, r);
+	int rc = intend(e, r);
 	if (rc < 0) {
 		net_cancel(call);
 		answer_drop(p);
+		return rc;
+	}
+	rc = engine_sync(e);
+	if (rc < 0) {
+		net_cancel(call);
+		answer_unsent(p, strerror(-rc));
 		return rc;
 	}
 	e->sending++;

@@ -292,14 +292,14 @@ static void sweep(struct store *s, const char *folder, bool (*needed)(struct sto
 		closedir(d);
 }
 
-static int take_lock(struct store *s, const char *dir, bool *busy, char **error)
+static int take_lock(struct store *s, const char *dir, int wait_ms, bool *busy, char **error)
 {
 	pid_t holder = 0;
 	CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int rc = fd < 0 ? -errno : make_folders(fd);
 
 	if (rc == 0)
-		rc = s->lock = files_lock_dir(fd, &holder);
+		rc = s->lock = files_lock_dir(fd, wait_ms, &holder);
 	if (rc == -EWOULDBLOCK) {
 		*busy = true;
 		return fail(error, -EBUSY, "%s is served by process %d already", dir, (int)holder);
@@ -307,7 +307,7 @@ static int take_lock(struct store *s, const char *dir, bool *busy, char **error)
 	return rc < 0 ? fail(error, rc, "%s cannot be used: %s", dir, strerror(-rc)) : 0;
 }
 
-struct store *store_open(const char *dir, bool *busy, char **error)
+struct store *store_open(const char *dir, int wait_ms, bool *busy, char **error)
 {
 	struct store *s = xcalloc(1, sizeof *s);
 	CLEANUP_FREE char *path = files_join(dir, "hub.db");
@@ -324,7 +324,7 @@ struct store *store_open(const char *dir, bool *busy, char **error)
 	const int rc = sodium_init() < 0 ? -EIO : files_mkdir_private(dir);
 	if (rc < 0)
 		fail(error, rc, "%s cannot be made: %s", dir, strerror(-rc));
-	else if (take_lock(s, dir, busy, error) == 0)
+	else if (take_lock(s, dir, wait_ms, busy, error) == 0)
 		s->db = db_open(path, migrations, ARRAY_SIZE(migrations), error);
 	if (!s->db || !open_readers(s, path, error)) {
 		store_close(s);

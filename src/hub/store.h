@@ -31,8 +31,8 @@ enum { HUB_ID_SIZE = 40, KEY_PREFIX_SIZE = 24, HASH_SIZE = 32, CREDITS_MAX = 100
 	TABLE_MAX = 64 * 1024 * 1024 };
 
 /* Opens DATA (created 0700). serving: takes DATA's lock and starts the writer's thread. When another
- * process serves it, *busy is set. NULL with *error. */
-struct store *store_open(const char *dir, bool *busy, char **error);
+ * process serves it, and does not end within wait_ms, *busy is set. NULL with *error. */
+struct store *store_open(const char *dir, int wait_ms, bool *busy, char **error);
 void store_close(struct store *s);
 const char *store_dir(const struct store *s);
 

@@ -76,9 +76,10 @@ static void add_to_file(struct upload *u, const char *bytes, size_t len, bool be
 	u->files[k].size += (int64_t)len;
 }
 
-/* Where what was received ends with the head of a part, libmicrohttpd tells of the part twice: without
- * bytes, and then once more from its beginning. */
-static bool begins_part(struct upload *u, const char *name, const char *filename, uint64_t off, size_t len)
+/* Where what was received ends with the head of a part, libmicrohttpd tells of the part twice:
+ * without bytes, and then once more from its beginning. */
+static bool begins_part(struct upload *u, const char *name, const char *filename, uint64_t off,
+	size_t len)
 {
 	if (off > 0) {
 		u->part_empty = false;

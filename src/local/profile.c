@@ -28,16 +28,19 @@ static char *xdg(const char *variable, const char *fallback)
 				  : xasprintf("%s/%s/imagehubfs", home(), fallback);
 }
 
+/* what: as in the option --WHAT that names another one. */
 static int make_private(char **path, const char *what, char **error)
 {
 	int rc = files_mkdir_private(*path);
 	char *real = rc == 0 ? realpath(*path, NULL) : NULL;
 
-	if (rc == 0 && !real)
+	if (rc == 0 && (!real || access(real, R_OK | W_OK | X_OK) < 0))
 		rc = -errno;
 	if (rc < 0) {
-		fail(error, rc, "the %s directory %s cannot be used: %s", what, *path,
-			rc == -EPERM ? "it belongs to another user" : strerror(-rc));
+		fail(error, rc, "the %s directory %s cannot be used: %s; choose another one: --%s DIR",
+			what, *path,
+			rc == -EPERM ? "it belongs to another user" : strerror(-rc), what);
+		free(real);
 		return STATUS_STATE_UNUSABLE;
 	}
 	free(*path);
@@ -67,8 +70,8 @@ void profile_release(struct profile *p)
 
 /* ---- the key ---- */
 
-/* The first word of a text. It becomes part of a request's head: a control character in it would begin
- * another line there. */
+/* The first word of a text. It becomes part of a request's head: a control character in it would
+ * begin another line there. */
 static int take_key(const char *text, const char *from, char **key, char **error)
 {
 	const char *begin = text + strspn(text, " \t\r\n");

@@ -101,10 +101,9 @@ static bool add_node(void *arg, int64_t id, const char *name, mode_t mode)
 static bool add_derived(void *arg, const char *name, const struct derived *d)
 {
 	const struct filling *f = arg;
-	const fuse_ino_t ino = ino_of_derived(d);
 
-	if (is_visible(f->m, f->dir, ino, d->since_ms))
-		add(f->l, name, ino, S_IFREG);
+	if (derived_is_visible(f->m, f->dir, d))
+		add(f->l, name, ino_of_derived(d), S_IFREG);
 	return true;
 }
 

@@ -182,7 +182,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	else if (ino_type(ino) == INO_WAIT)
 		wait_read(m, req, size, fi);
 	else
-		text_read(req, size, off, fi);
+		text_read(m, req, size, off, fi);
 }
 
 static void write_control(struct mount *m, fuse_req_t req, struct control *c,

@@ -2,6 +2,7 @@
  * internal.h - what the files of the mount share. Not for other folders.
  *
  *	mount.c		life, the session, the table of operations
+ *	mountpoint.c	where it can be mounted, and why not
  *	device.c	/dev/fuse
  *	nodes.c		inode numbers, look-up
  *	attrs.c		attributes, and how long the kernel keeps them
@@ -164,12 +165,20 @@ void nodes_warm(struct mount *m);
 int derived_find(struct mount *m, int64_t dir, const char *name, struct derived *d);
 /* Whether a name may be shown that came to be at since_ms (wall). */
 bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms);
+bool derived_is_visible(struct mount *m, fuse_ino_t parent, const struct derived *d);
 bool is_helper(struct mount *m, fuse_req_t req);
 /* The names of a generation's folder that exist, of a listed picture: "1.png" (name_size 32). */
 bool generation_has(const struct generation_outline *g, enum generation_text text);
 void image_name(const struct image *i, char name[32]);
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+
+/* ---- mountpoint.c: an exit status, and one line in *error that says what can be done ---- */
+/* *path: the mount point as an absolute path, owned, also on most failures. What a killed mount of ours
+ * left there is taken away. */
+int mountpoint_find(const char *given, char **path, char **error);
+/* Why mounting failed with err; words: libfuse's own, or "". */
+int mountpoint_refused(const char *path, const char *options, int err, const char *words, char **error);
 
 /* ---- attrs.c ---- */
 /* Attributes of any inode, st_ino included, and the seconds that the kernel may keep them. -ENOENT. */
@@ -223,10 +232,10 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
 /* ---- texts.c ---- */
 /* A text as it is now, owned. */
 int text_render(struct mount *m, fuse_ino_t ino, char **text, size_t *len);
-/* The size of the newest open snapshot of an inode, or -1. */
+/* The size of the newest open snapshot of an inode; -1 when there is none, and for a log, which grows. */
 int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino);
 void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
+void text_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
 void text_release(struct mount *m, struct fuse_file_info *fi);
 /* Of a file of /control that is open for writing; else NULL. Borrowed. */
 struct control *text_control(const struct fuse_file_info *fi);

@@ -3,19 +3,12 @@
 #include "base/exit_status.h"
 #include "base/log.h"
 #include "mount/internal.h"
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 
 enum { WORKERS = 16, MAX_READ = 1024 * 1024 };
-
-static const char fs_type[] = "fuse.imagehubfs";
 
 struct park *mount_park(struct mount *m)
 {
@@ -114,145 +107,6 @@ static const struct fuse_lowlevel_ops operations = {
 	.removexattr = op_removexattr,
 };
 
-/* ---- the mount point ---- */
-
-/* The type of what is mounted on exactly this path, owned; NULL if nothing is. mountinfo writes
- * white space and backslashes as \ooo. */
-static char *mounted_type(const char *path)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *type = NULL;
-	size_t size = 0;
-
-	while (f && getline(&line, &size, f) > 0) {
-		char at[4096], rest[256];
-		const char *dash = strstr(line, " - ");
-
-		if (!dash || sscanf(line, "%*d %*d %*s %*s %4095s", at) != 1 ||
-			sscanf(dash, " - %255s", rest) != 1)
-			continue;
-		char *out = at;
-		for (const char *p = at; *p; p++, out++) {
-			if (p[0] == '\\' && p[1] && p[2] && p[3]) {
-				*out = (char)((p[1] - '0') * 64 + (p[2] - '0') * 8 + (p[3] - '0'));
-				p += 3;
-			} else {
-				*out = *p;
-			}
-		}
-		*out = '\0';
-		if (strcmp(at, path) == 0) {
-			free(type);
-			type = xstrdup(rest);
-		}
-	}
-	free(line);
-	if (f)
-		fclose(f);
-	return type;
-}
-
-static void unmount_lazily(const char *path)
-{
-	if (umount2(path, MNT_DETACH) == 0)
-		return;
-	const pid_t child = fork();
-	if (child == 0) {
-		execlp("fusermount3", "fusermount3", "-uzq", "--", path, (char *)NULL);
-		_exit(127);
-	}
-	if (child > 0)
-		waitpid(child, NULL, 0);
-}
-
-/* Without touching the file system under it: an absolute path whose last part is taken as it is. */
-static char *absolute(const char *path)
-{
-	CLEANUP_FREE char *copy = xstrdup(path);
-	size_t len = strlen(copy);
-
-	while (len > 1 && copy[len - 1] == '/')
-		copy[--len] = '\0';
-	char *slash = strrchr(copy, '/');
-	const char *name = slash ? slash + 1 : copy;
-	CLEANUP_FREE char *parent = slash == copy ? xstrdup("/")
-		: slash				  ? xstrndup(copy, (size_t)(slash - copy))
-						  : xstrdup(".");
-	const bool named = *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
-	char *real = named ? realpath(parent, NULL) : NULL;
-
-	if (!real)
-		return realpath(path, NULL);
-	char *full = xasprintf("%s/%s", strcmp(real, "/") ? real : "", name);
-	free(real);
-	return full;
-}
-
-static int give_up(int *status, int what, char **error, const char *text)
-{
-	*status = what;
-	fail(error, -1, "%s", text);
-	return -1;
-}
-
-static bool is_empty_dir(const char *path)
-{
-	DIR *d = opendir(path);
-	const struct dirent *entry;
-	bool empty = true;
-
-	while (d && empty && (entry = readdir(d)) != NULL)
-		empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-	if (d)
-		closedir(d);
-	return empty;
-}
-
-/* A mount that a killed process of ours left is taken away first. */
-static int clear_stale(struct mount *m, int *status, char **error)
-{
-	CLEANUP_FREE char *type = mounted_type(m->path);
-	CLEANUP_FREE char *text = NULL;
-	struct statvfs st;
-
-	if (!type)
-		return 0;
-	/* Not by stat(2): the kernel still has the attributes of the root. */
-	if (strcmp(type, fs_type) == 0 && statvfs(m->path, &st) < 0 && errno == ENOTCONN) {
-		log_info("%s: an earlier mount was killed there; taking it away", m->path);
-		unmount_lazily(m->path);
-		return 0;
-	}
-	text = xasprintf("%s is mounted on already (%s); choose another folder, or unmount it: "
-			 "fusermount3 -u '%s'",
-		m->path, type, m->path);
-	return give_up(status, STATUS_MOUNTPOINT_BUSY, error, text);
-}
-
-static int check_mountpoint(struct mount *m, int *status, char **error)
-{
-	CLEANUP_FREE char *text = NULL;
-	struct stat st;
-
-	if (clear_stale(m, status, error) < 0)
-		return -1;
-	if (stat(m->path, &st) < 0)
-		text = xasprintf("%s: %s; make the folder first: mkdir '%s'", m->path,
-			strerror(errno), m->path);
-	else if (!S_ISDIR(st.st_mode))
-		text = xasprintf("%s is not a folder", m->path);
-	if (text)
-		return give_up(status, STATUS_NO_MOUNTPOINT, error, text);
-	if (!is_empty_dir(m->path)) {
-		text = xasprintf("%s is not empty; choose an empty folder", m->path);
-		return give_up(status, STATUS_MOUNTPOINT_BUSY, error, text);
-	}
-	if (access("/dev/fuse", F_OK) < 0)
-		return give_up(status, STATUS_NO_FUSE, error,
-			"there is no /dev/fuse; load the kernel's module: sudo modprobe fuse");
-	return 0;
-}
-
 /* ---- life ---- */
 
 static int add_options(struct mount *m, struct fuse_args *args)
@@ -302,29 +156,23 @@ static int mount_session(struct mount *m, int *status, char **error)
 		text = m->config.options
 			? xasprintf("not possible as mount options: -o %s", m->config.options)
 			: xstrdup(last_fuse_words);
-		return give_up(status, STATUS_USAGE, error, text);
+		*status = STATUS_USAGE;
+		return fail(error, -EINVAL, "%s", text);
 	}
-	if (fuse_session_mount(m->session, m->path) == 0) {
-		m->mounted = true;
-		return device_attach(m->session) < 0
-			? give_up(status, STATUS_FAILED, error, "libfuse takes no device")
-			: 0;
+	if (fuse_session_mount(m->session, m->path) < 0) {
+		*status = mountpoint_refused(
+			m->path, m->config.options, errno, last_fuse_words, error);
+		return -1;
 	}
-	if (geteuid() != 0 && access("/usr/bin/fusermount3", X_OK) < 0 &&
-		access("/bin/fusermount3", X_OK) < 0)
-		return give_up(status, STATUS_NO_FUSE, error,
-			"fusermount3 is missing; install the package fuse3");
-	text = xasprintf("%s cannot be mounted on: %s", m->path,
-		last_fuse_words[0] ? last_fuse_words : strerror(errno));
-	return give_up(status, errno == EBUSY ? STATUS_MOUNTPOINT_BUSY : STATUS_NO_FUSE, error,
-		text);
+	m->mounted = true;
+	*status = STATUS_FAILED;
+	return device_attach(m->session) < 0 ? fail(error, -EIO, "libfuse takes no device") : 0;
 }
 
 struct mount *mount_create(const struct mount_config *config, int *status, char **error)
 {
 	struct mount *m = xcalloc(1, sizeof *m);
 
-	*status = STATUS_FAILED;
 	m->config = *config;
 	m->config.program = xstrdup_or_null(config->program);
 	m->config.options = xstrdup_or_null(config->options);
@@ -339,12 +187,9 @@ struct mount *mount_create(const struct mount_config *config, int *status, char 
 	pthread_mutex_init(&m->complete_lock, NULL);
 	m->park = park_create();
 	m->ghosts = ghosts_create();
-	m->path = absolute(config->mountpoint);
-	if (!m->path) {
-		fail(error, -1, "%s: %s; make the folder first: mkdir '%s'", config->mountpoint,
-			strerror(errno), config->mountpoint);
-		*status = STATUS_NO_MOUNTPOINT;
-	} else if (check_mountpoint(m, status, error) == 0) {
+	*status = mountpoint_find(config->mountpoint, &m->path, error);
+	if (*status == STATUS_OK) {
+		*status = STATUS_FAILED;
 		m->notifier = notifier_create(m->path, error);
 		if (m->notifier && mount_session(m, status, error) == 0)
 			return m;

@@ -34,8 +34,8 @@ struct mount_config {
 };
 
 /* Distinct failures, each with one clear line in *error and *status (an exit status, sysexits-like:
- * see doc/imagehubfs.1): no /dev/fuse, fusermount3 missing, mount point missing, not a directory,
- * not empty, busy (mounted already). A stale mount of our own type is cleaned first. */
+ * see doc/imagehubfs.1): no /dev/fuse, fusermount3 missing, mount point missing, not a directory, not
+ * this user's, not empty, busy (mounted already). A stale mount of our own type is cleaned first. */
 struct mount *mount_create(const struct mount_config *config, int *status, char **error);
 /* The mount point as an absolute path, borrowed. */
 const char *mount_path(const struct mount *m);

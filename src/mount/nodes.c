@@ -79,6 +79,11 @@ bool is_visible(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t sinc
 		notifier_is_announced(m->notifier, parent, ino);
 }
 
+bool derived_is_visible(struct mount *m, fuse_ino_t parent, const struct derived *d)
+{
+	return d->noted || is_visible(m, parent, ino_of_derived(d), d->since_ms);
+}
+
 /* The helper meets a name when it has made it, or when it is too old to be made and is not to be made
  * all the same (a prompt has another name). */
 static bool is_there(struct mount *m, fuse_ino_t parent, fuse_ino_t ino, int64_t since_ms,
@@ -147,7 +152,9 @@ static int find_in_requests(struct mount *m, int64_t dir, const char *name, fuse
 	*ino = ino_of_derived(&d);
 	if (d.kind == DERIVED_WAIT)
 		return 0;
-	return is_there(m, parent, *ino, d.since_ms, for_helper) ? 0 : -ENOENT;
+	const bool there = for_helper ? is_there(m, parent, *ino, d.since_ms, true)
+				      : derived_is_visible(m, parent, &d);
+	return there ? 0 : -ENOENT;
 }
 
 static int find_entry(struct mount *m, const char *name, struct generation_entry *g,

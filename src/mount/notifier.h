@@ -13,6 +13,7 @@
  * Until its announcement a new name is not there for anybody else, for NOTIFIER_OVERDUE_MS at most. On
  * a slow disk a name can be older than that when its transaction is over: it is announced all the same,
  * as for the helper it is not there before.
+ * The names by which a close that failed is explained are there at once.
  *
  *	n = notifier_create(path)		forks: before the mount, before any thread
  *	notifier_start(n, m)			its thread; notifier_changed() from any thread

@@ -5,11 +5,11 @@
 
 enum { README_MAX = 16 * 1024 };
 
-/* A text as it was when it was opened. */
+/* A text as it was when it was opened; a log grows, for whoever follows it (tail -f). */
 struct snapshot {
 	struct list link;
 	fuse_ino_t ino;
-	char *text;
+	char *text; /* a log's under snapshots_lock, with len */
 	size_t len;
 	struct control *control; /* of who writes to /control, else NULL */
 };
@@ -106,10 +106,18 @@ int text_render(struct mount *m, fuse_ino_t ino, char **text, size_t *len)
 	}
 }
 
+/* Lines are only ever added to a generation's log. */
+static bool is_log(fuse_ino_t ino)
+{
+	return ino_type(ino) == INO_TEXT && (ino_id(ino) & 15) == GTEXT_LOG;
+}
+
 int64_t text_snapshot_size(struct mount *m, fuse_ino_t ino)
 {
 	int64_t size = -1;
 
+	if (is_log(ino))
+		return size;
 	pthread_mutex_lock(&m->snapshots_lock);
 	list_for_each_safe (pos, next, &m->snapshots) {
 		const struct snapshot *s = CONTAINER_OF(pos, struct snapshot, link);
@@ -153,15 +161,38 @@ void text_open(struct mount *m, fuse_req_t req, fuse_ino_t ino, struct fuse_file
 		text_release(m, fi);
 }
 
-void text_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi)
+static void grow(struct mount *m, struct snapshot *s)
 {
-	const struct snapshot *s = snapshot_of(fi);
+	CLEANUP_FREE char *text = NULL;
+	size_t len;
+
+	if (text_render(m, s->ino, &text, &len) < 0)
+		return;
+	pthread_mutex_lock(&m->snapshots_lock);
+	if (len > s->len) {
+		char *before = s->text;
+
+		s->text = text;
+		s->len = len;
+		text = before;
+	}
+	pthread_mutex_unlock(&m->snapshots_lock);
+}
+
+void text_read(struct mount *m, fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct snapshot *s = snapshot_of(fi);
+
+	if (is_log(s->ino))
+		grow(m, s);
+	pthread_mutex_lock(&m->snapshots_lock);
 	const size_t at = off < 0 || (size_t)off > s->len ? s->len : (size_t)off;
 	const size_t n = s->len - at < size ? s->len - at : size;
 	/* A copy: once the reader has its answer it may close, and the snapshot goes. */
 	CLEANUP_FREE char *bytes = xmalloc(n);
 
 	memcpy(bytes, s->text + at, n);
+	pthread_mutex_unlock(&m->snapshots_lock);
 	fuse_reply_buf(req, bytes, n);
 }
 

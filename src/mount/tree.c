@@ -328,7 +328,7 @@ static bool derived_shown(struct mount *m, fuse_ino_t parent, const char *name)
 	struct derived d;
 
 	return derived_find(m, ino_id(parent), name, &d) == 0 && d.kind != DERIVED_WAIT &&
-		is_visible(m, parent, ino_of_derived(&d), d.since_ms);
+		derived_is_visible(m, parent, &d);
 }
 
 /* What a rename means for commits: what was due is looked at now, what lost its name is over. */

@@ -67,7 +67,7 @@ static bool look(void *arg, const char *name, const struct derived *d)
 	struct seeing *s = arg;
 
 	(void)name;
-	s->all = is_visible(s->m, s->parent, ino_of_derived(d), d->since_ms);
+	s->all = derived_is_visible(s->m, s->parent, d);
 	return s->all;
 }
 

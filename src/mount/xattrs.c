@@ -1,9 +1,11 @@
 /*
  * Extended attributes: the facts of a generation on prompts, pictures and folders, and the user's own
- * on the user's own files.
+ * on the user's own files. On those that are no prompts the facts are as good as any others: a picture
+ * that was copied keeps them (mv, rsync -X, tar --xattrs).
  */
 #include "base/buf.h"
 #include "base/log.h"
+#include "base/names.h"
 #include "engine/life.h"
 #include "mount/internal.h"
 #include <errno.h>
@@ -87,11 +89,23 @@ static void add_prompt(struct mount *m, struct facts *f, int64_t node)
 	request_release(&r);
 }
 
+static bool is_ours(const char *name)
+{
+	return strncmp(name, own_prefix, strlen(own_prefix)) == 0;
+}
+
+static bool is_prompt(struct mount *m, fuse_ino_t ino)
+{
+	CLEANUP_FREE char *name = tree_name(m->cat, ino_id(ino));
+
+	return name && names_is_prompt(name);
+}
+
 static struct facts facts_of(struct mount *m, fuse_ino_t ino)
 {
 	struct facts f = {.credits = -1};
 
-	if (ino_type(ino) == INO_TREE)
+	if (ino_type(ino) == INO_TREE && is_prompt(m, ino))
 		add_prompt(m, &f, ino_id(ino));
 	else if (ino_type(ino) == INO_IMAGE)
 		add_image(m, &f, ino_id(ino));
@@ -148,10 +162,10 @@ static void match(void *arg, const char *name, const char *value)
 		s->value = xstrdup(value);
 }
 
-static bool may_have_fact(fuse_ino_t ino, const char *name)
+static bool may_have_fact(struct mount *m, fuse_ino_t ino, const char *name)
 {
-	if (strncmp(name, own_prefix, strlen(own_prefix)) == 0)
-		return true;
+	if (is_ours(name))
+		return ino_type(ino) != INO_TREE || is_prompt(m, ino);
 	return ino_type(ino) == INO_IMAGE && strncmp(name, "user.", 5) == 0;
 }
 
@@ -168,7 +182,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 		fuse_reply_err(req, strncmp(name, "system.", 7) == 0 ? EOPNOTSUPP : ENODATA);
 		return;
 	}
-	if (may_have_fact(ino, name)) {
+	if (may_have_fact(m, ino, name)) {
 		struct facts f = facts_of(m, ino);
 
 		each_fact(&f, match, &s);
@@ -192,29 +206,41 @@ static void add_name(void *arg, const char *name, const char *value)
 	buf_add(arg, name, strlen(name) + 1);
 }
 
+/* A prompt may have some of ours from the time when it had another name. */
+static void add_own_names(struct mount *m, fuse_ino_t ino, struct buf *b)
+{
+	CLEANUP_FREE char *names = NULL;
+	const bool prompt = is_prompt(m, ino);
+	size_t len;
+
+	if (tree_xattr_list(m->cat, ino_id(ino), &names, &len) < 0)
+		return;
+	for (const char *name = names; name < names + len; name += strlen(name) + 1)
+		if (!prompt || !is_ours(name))
+			add_name(b, name, NULL);
+}
+
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct mount *m = fuse_req_userdata(req);
 	struct facts f = facts_of(m, ino);
-	CLEANUP_FREE char *names = NULL;
 	struct buf b;
-	size_t len;
 
 	buf_init(&b, LIST_MAX);
 	each_fact(&f, add_name, &b);
 	facts_release(&f);
-	if (ino_type(ino) == INO_TREE && tree_xattr_list(m->cat, ino_id(ino), &names, &len) == 0)
-		buf_add(&b, names, len);
+	if (ino_type(ino) == INO_TREE)
+		add_own_names(m, ino, &b);
 	reply_value(req, b.data, b.len, size);
 	buf_release(&b);
 }
 
-/* Only the user's own files take attributes, and only names that are not ours. */
-static int check_own(fuse_ino_t ino, const char *name)
+/* Only the user's own files take attributes, and prompts none that are ours. */
+static int check_own(struct mount *m, fuse_ino_t ino, const char *name)
 {
 	if (ino_type(ino) != INO_TREE)
 		return -EROFS;
-	if (strncmp(name, own_prefix, strlen(own_prefix)) == 0)
+	if (is_ours(name) && is_prompt(m, ino))
 		return -EPERM;
 	if (strncmp(name, "user.", 5) != 0)
 		return -EOPNOTSUPP;
@@ -225,7 +251,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	int flags)
 {
 	struct mount *m = fuse_req_userdata(req);
-	int rc = check_own(ino, name);
+	int rc = check_own(m, ino, name);
 
 	if (rc == 0)
 		rc = tree_xattr_set(m->cat, ino_id(ino), name, value, size, flags);
@@ -235,7 +261,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	struct mount *m = fuse_req_userdata(req);
-	int rc = check_own(ino, name);
+	int rc = check_own(m, ino, name);
 
 	if (rc == 0)
 		rc = tree_xattr_remove(m->cat, ino_id(ino), name);

@@ -75,6 +75,9 @@ bool url_is_loopback_origin(const char *origin);
 /* By its spelling: a name that resolves to a private address counts as public, the safe side. */
 bool url_is_private_origin(const char *origin);
 bool url_has_scheme(const char *url, const char *scheme);
+/* Whether libcurl asks a proxy of the environment for it, all but NO_PROXY_HOSTS going by one. */
+bool url_goes_by_proxy(const char *url);
+#define NO_PROXY_HOSTS "localhost,127.0.0.1,::1"
 
 /* net.c */
 struct net_call *call_create(struct net *net, enum call_kind kind, const char *url, void *arg);

@@ -9,13 +9,16 @@
 
 enum { REDIRECTS_MAX = 3 };
 
-/* Sees each address that is about to be connected to, after redirects as well. */
+/* Sees each address that is about to be connected to, after redirects as well. A proxy's is the user's
+ * choice, often a private one, and where it goes is its own concern. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	struct net_call *c = arg;
+	char *url = NULL;
 
 	(void)purpose;
-	if (!c->net->hub_is_local && address_is_private(&address->addr)) {
+	curl_easy_getinfo(c->easy, CURLINFO_EFFECTIVE_URL, &url);
+	if (!c->net->hub_is_local && address_is_private(&address->addr) && !url_goes_by_proxy(url)) {
 		c->forbidden_address = true;
 		return CURL_SOCKET_BAD;
 	}

@@ -37,20 +37,38 @@ static char *build_origin(CURLU *url)
 	return xasprintf("%s://%s%s%s", scheme, host, port ? ":" : "", port ? port : "");
 }
 
-char *url_origin(const char *text, char **error)
+static char *read_origin(const char *text, CURLUcode *code)
 {
 	CURLU *url = curl_url();
 	char *origin = NULL;
-	const CURLUcode code = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
 
-	if (code != CURLUE_OK)
-		fail(error, -EINVAL, "\"%s\" is no URL (%s)", text, curl_url_strerror(code));
-	else if (!url_has_scheme(text, "https") && !url_has_scheme(text, "http"))
-		fail(error, -EINVAL, "a hub's URL begins with https:// (or http:// on this machine)");
-	else
+	*code = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
+	if (*code == CURLUE_OK)
 		origin = build_origin(url);
 	curl_url_cleanup(url);
 	return origin;
+}
+
+char *url_origin(const char *text, char **error)
+{
+	CURLUcode code;
+	char *origin = read_origin(text, &code);
+
+	if (code != CURLUE_OK) {
+		fail(error, -EINVAL, "\"%s\" is no URL (%s)", text, curl_url_strerror(code));
+	} else if (!url_has_scheme(text, "https") && !url_has_scheme(text, "http")) {
+		fail(error, -EINVAL, "a hub's URL begins with https:// (or http:// on this machine)");
+	} else {
+		/* Requests go to the origin as it is written, which must be the same place: a host
+		 * that is given in codes, which are decoded once more then, may be another. */
+		CLEANUP_FREE char *again = origin ? read_origin(origin, &code) : NULL;
+
+		if (again && strcmp(again, origin) == 0)
+			return origin;
+		fail(error, -EINVAL, "\"%s\" is no URL (its host has no name)", text);
+	}
+	free(origin);
+	return NULL;
 }
 
 static bool has_part(CURLU *url, CURLUPart what)
@@ -86,6 +104,60 @@ bool net_same_origin(const struct net *net, const char *url)
 	CLEANUP_FREE char *origin = url_origin(url, NULL);
 
 	return origin && strcmp(origin, net->origin) == 0;
+}
+
+/* ---- proxies ---- */
+
+static bool is_set(const char *variable)
+{
+	const char *value = getenv(variable);
+
+	return value && *value;
+}
+
+/* The variables that libcurl takes a proxy from (its manual, "ENVIRONMENT"). */
+static bool has_proxy(const char *scheme)
+{
+	if (strcmp(scheme, "https") == 0 ? is_set("https_proxy") || is_set("HTTPS_PROXY")
+					 : is_set("http_proxy"))
+		return true;
+	return is_set("all_proxy") || is_set("ALL_PROXY");
+}
+
+/* In any spelling of those in NO_PROXY_HOSTS, of which a name stands for all below it as well. */
+static bool is_local_host(const char *text)
+{
+	static const char local[] = "localhost";
+	const size_t n = sizeof local - 1;
+	CLEANUP_FREE char *host = xstrdup(text[0] == '[' ? text + 1 : text);
+	size_t len = strcspn(host, "]");
+	struct in_addr v4;
+	struct in6_addr v6;
+
+	while (len > 0 && host[len - 1] == '.')
+		len--;
+	host[len] = '\0';
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	if (inet_pton(AF_INET6, host, &v6) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&v6);
+	return len >= n && strcasecmp(host + len - n, local) == 0 &&
+		(len == n || host[len - n - 1] == '.');
+}
+
+bool url_goes_by_proxy(const char *text)
+{
+	CURLU *url = curl_url();
+	bool by_proxy = false;
+
+	if (text && curl_url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK) {
+		CLEANUP_FREE char *scheme = part(url, CURLUPART_SCHEME, 0);
+		CLEANUP_FREE char *host = part(url, CURLUPART_HOST, 0);
+
+		by_proxy = scheme && host && has_proxy(scheme) && !is_local_host(host);
+	}
+	curl_url_cleanup(url);
+	return by_proxy;
 }
 
 /* ---- addresses ---- */

@@ -18,8 +18,8 @@ int64_t json_count(const json_t *object, const char *name, int64_t fallback);
 int64_t json_cost(const json_t *object, const char *name, int64_t fallback);
 /* A member that is a time in ISO form, in ms; 0 otherwise. */
 int64_t json_time(const json_t *object, const char *name);
-/* A value to be read by people, owned, with a newline at the end: indented, unless that would make it
- * many times longer (what is nested deep), then in one line. NULL when there is no value. */
+/* A value to be read by people, owned, with a newline at the end: indented, unless that would make
+ * it many times longer (what is nested deep), then in one line. NULL when there is no value. */
 char *json_pretty(const json_t *value);
 /* Serialises and drops. */
 char *json_dump_free(json_t *value, size_t flags);

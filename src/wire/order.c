@@ -278,8 +278,8 @@ static char *unknown_members(json_t *object)
 	return json_object_size(object) > 0 ? json_dumps(object, JSON_COMPACT) : NULL;
 }
 
-/* Written out, a number may be longer than it was: 1e99 has 22 digits then. What is sent must be short
- * enough to be read again. */
+/* Written out, a number may be longer than it was: 1e99 has 22 digits then. What is sent must be
+ * short enough to be read again. */
 static int take_unknown(struct order *o, json_t *object, char **error)
 {
 	o->extra = unknown_members(object);

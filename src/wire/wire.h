@@ -142,7 +142,8 @@ struct wire_models {
 
 void wire_models_release(struct wire_models *m);
 /* Accepts a top-level array, or `data`, or `models`. A model whose id is no safe file name
- * ([A-Za-z0-9._-]{1,128}, no leading dot), or was there before, is skipped. -EPROTO with *error when it is no list. */
+ * ([A-Za-z0-9._-]{1,128}, no leading dot), or was there before, is skipped. -EPROTO with *error
+ * when it is no list. */
 int wire_models_decode(const char *json, size_t len, struct wire_models *out, char **error);
 char *wire_models_encode(const struct wire_models *m); /* imagehubd's answer; raw is not used */
 const struct wire_model *wire_models_find(const struct wire_models *m, const char *id);

@@ -23,7 +23,8 @@ static void line_holds(char *text, bool utf8)
 
 static void error_holds(char *text, bool utf8)
 {
-	static const char *const labels[] = {"what:    ", "\nwhy:     ", "\ncharged: ", "\nnext:    "};
+	static const char *const labels[] = {
+		"what:    ", "\nwhy:     ", "\ncharged: ", "\nnext:    "};
 	const char *at = text;
 
 	for (size_t i = 0; i < ARRAY_SIZE(labels); i++) {

@@ -27,7 +27,8 @@ static void as_range(const char *text, int64_t size)
 	if (rc != 1)
 		return;
 	HOLDS(0 <= first && first <= last && last < size);
-	CLEANUP_FREE char *written = xasprintf("bytes=%lld-%lld", (long long)first, (long long)last);
+	CLEANUP_FREE char *written =
+		xasprintf("bytes=%lld-%lld", (long long)first, (long long)last);
 	HOLDS(range_parse(written, size, &again_first, &again_last) == 1);
 	HOLDS(again_first == first && again_last == last);
 	fuzz_accepted++;

@@ -78,7 +78,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		return MHD_YES;
 	}
 	end_upload(u);
-	struct MHD_Response *none = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+	struct MHD_Response *none =
+		MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
 	const enum MHD_Result queued = MHD_queue_response(connection, 200, none);
 	MHD_destroy_response(none);
 	return queued;
@@ -151,7 +152,8 @@ static struct outcome_seen post(const char *body, size_t len, size_t piece)
 		MHD_run(daemon_);
 	HOLDS(s.over);
 	close(fds[1]);
-	while (MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections > 0)
+	while (MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)
+			->num_connections > 0)
 		MHD_run(daemon_);
 	return s;
 }

@@ -58,7 +58,8 @@ static const struct prompt_source *source_of(
 
 static void mark_holds(const struct prompt_mark *m, const struct prompt_source *s, size_t n)
 {
-	const struct prompt_source *from = m->label ? source_of(s, n, m->label, strlen(m->label)) : NULL;
+	const struct prompt_source *from =
+		m->label ? source_of(s, n, m->label, strlen(m->label)) : NULL;
 
 	HOLDS(m->label ? from && is_place(from, m->line, m->column) : m->line == 0);
 }
@@ -129,7 +130,8 @@ static void saved_by_others(const struct prompt_source *s, size_t n, int rc, con
 	char *text = xmalloc(2 * s->len + 3);
 	size_t len = 0;
 
-	if (s->len == 0 || memchr(s->text, '\r', s->len) || memmem(s->text, s->len, "\xEF\xBB\xBF", 3))
+	if (s->len == 0 || memchr(s->text, '\r', s->len) ||
+		memmem(s->text, s->len, "\xEF\xBB\xBF", 3))
 		return free(text);
 	for (size_t i = 0; i < s->len; i++) {
 		if (s->text[i] == '\n')

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 from harness import run, sh, until
@@ -153,6 +154,27 @@ def test_reading_spends_nothing_and_needs_no_network(hub, mount):
 def time_to_commit(mount):
     """Everything written before this has been looked at."""
     until("settling", lambda: not mount.sql("SELECT 1 FROM node WHERE pending <> 0"))
+
+
+def test_a_log_can_be_followed(make_hub, make_mount):
+    hub = make_hub("--hold")
+    mount = make_mount(hub)
+    mount.write("cat.prompt", "a cat")
+    [id] = until("the generation", lambda: os.listdir(mount / "generations"))
+    log, shown = mount / f"generations/{id}/log", mount.dir / "shown"
+    with open(shown, "w") as out:
+        follower = subprocess.Popen(["tail", "-n", "+1", "-s", "0.1", "-f", log], stdout=out)
+    try:
+        until("what was there", lambda: "accepted by the hub" in shown.read_text())
+        hub.stop()
+        hub.options.remove("--hold")
+        hub.start()
+        assert mount.wait("cat")[-1].startswith("succeeded")
+        until("what came", lambda: shown.read_text() == log.read_text())
+        assert "succeeded: 1 of 1 pictures" in shown.read_text()
+    finally:
+        follower.kill()
+        follower.wait()
 
 
 def test_all_but_requests_and_control_is_read_only(hub, mount):

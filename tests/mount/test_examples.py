@@ -1,7 +1,8 @@
 """Each example of examples/ does what it says."""
+import os
 import subprocess
 
-from harness import ENV, LIMIT, ROOT, run, sh, until, watches
+from harness import ENV, FS, LIMIT, ROOT, run, sh, until, watches
 
 EXAMPLES = ROOT / "examples"
 
@@ -50,3 +51,21 @@ def test_demo():
     done = run("sh", EXAMPLES / "demo.sh", limit=120)
     assert "succeeded: 1 picture, 8 credits" in done.stdout and "1024x1024 pixels" in done.stdout
     assert "\n1000\n" in done.stdout and "\n992\n" in done.stdout
+
+
+def test_systemd_unit(tmp_path):
+    """Its commands, as systemd would run them."""
+    unit = dict(line.split("=", 1) for line in (EXAMPLES / "imagehubfs.service").read_text().splitlines()
+                if "=" in line and line[0] != "#")
+    env = dict(ENV, HOME=str(tmp_path), OPTIONS="--local")
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        env.pop(name, None)
+    command = unit["ExecStart"].replace("%h", str(tmp_path)).replace("/usr/local/bin/imagehubfs", FS)
+    subprocess.run(["sh", "-c", unit["ExecStartPre"].replace("%h", str(tmp_path))], check=True, timeout=LIMIT)
+    mount = subprocess.Popen(["sh", "-c", f"exec {command}"], env=env, stderr=subprocess.DEVNULL)
+    try:
+        until("the mount", lambda: (tmp_path / "hub/requests").is_dir())
+    finally:
+        mount.terminate()
+        assert mount.wait(LIMIT) == 0
+    assert os.listdir(tmp_path / "hub") == []

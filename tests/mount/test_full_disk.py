@@ -3,6 +3,7 @@ is room; an answer that cannot be written down is neither lost nor asked for aga
 import errno
 import os
 import re
+from pathlib import Path
 
 import pytest
 from faulthub import BareHub
@@ -10,17 +11,20 @@ from harness import run, until
 from soundness import is_sound, orders
 
 SMALL = "---\nsize: 1024x640\n---\n"
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs takes root")
+MOUNTED = os.environ.get("SMALL_DISK")  # by tests/as-user.sh
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 and not MOUNTED, reason="mounting a small tmpfs takes root")
 
 
 class SmallDisk:
     """A tmpfs of 4 MiB, which the catalogue's journal does not fill by itself, that can be filled to the last page, and emptied again."""
 
     def __init__(self, path):
-        self.path, self.filler = path, path / "filler"
+        self.path = Path(MOUNTED) if MOUNTED else path
+        self.filler = self.path / "filler"
         self.fills = 0
-        path.mkdir()
-        run("mount", "-t", "tmpfs", "-o", "size=4m", "none", path)
+        if not MOUNTED:
+            path.mkdir()
+            run("mount", "-t", "tmpfs", "-o", "size=4m", "none", path)
 
     def fill(self):
         fd = os.open(self.filler, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -37,7 +41,10 @@ class SmallDisk:
         self.filler.unlink()
 
     def close(self):
-        run("umount", "-l", self.path)
+        if not MOUNTED:
+            run("umount", "-l", self.path)
+        for name in os.listdir(MOUNTED) if MOUNTED else []:
+            run("rm", "-rf", self.path / name)
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def disk(tmp_path):
 
 
 @pytest.fixture
-def on_small_disk(make_mount, disk):
+def on_small_disk(disk, make_mount):
     """Mounts whose state is on the small disk."""
     def make(*args, **kwargs):
         mount = make_mount(*args, start=False, **kwargs)

@@ -2,13 +2,15 @@
 import contextlib
 import glob
 import os
+import re
 import signal
 import socket
 import subprocess
 import urllib.parse
 
+import pytest
 from faulthub import FaultHub
-from harness import ENV, FS, LIMIT, run, sh, until
+from harness import ENV, FS, HUB, LIMIT, ROOT, has_ended, run, sh, until
 
 
 def start(mount, *extra, options=None):
@@ -28,6 +30,13 @@ def test_options():
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert "usage: imagehubfs" in run(FS, "--help").stdout
     assert run(FS, "--version").stdout.startswith("imagehubfs ")
+
+
+def test_the_man_pages_know_every_option():
+    for program in (FS, HUB):
+        page = (ROOT / f"doc/{os.path.basename(program)}.1").read_text().replace("\\-", "-")
+        options = set(re.findall("--[a-z-]+[a-z]", run(program, "--help").stdout))
+        assert len(options) > 9 and {o for o in options if o not in page} == set()
 
 
 def test_mount_points(hub, make_mount):
@@ -151,6 +160,24 @@ def test_in_the_background_and_no_key_anywhere(hub, make_mount):
     assert hub.key not in texts + done.stderr and "gih_live" not in texts
     unmounted(mount)
     until("the end", lambda: run("pgrep", "-f", str(mount.state), check=False).returncode == 1)
+
+
+@pytest.mark.parametrize("foreground", [False, True], ids=["", "-f"])
+def test_started_without_standard_descriptors(make_mount, foreground):
+    """What it opens must not become what it takes for stderr."""
+    mount = make_mount(local=True, start=False)
+    argv = [a for a in mount.argv() if foreground or a != "-f"]
+    started = subprocess.Popen(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *map(str, argv)], env=ENV)
+    until("mounting", lambda: (mount / "requests").exists())
+    if not foreground:
+        assert started.wait(20) == 0
+    pid = int((mount.state / "lock").read_text())
+    assert [os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)] == 3 * ["/dev/null"]
+    mount.write("cat.prompt", "a cat")
+    assert mount.wait("cat")[-1].startswith("succeeded")
+    until("unmounting", lambda: run("fusermount3", "-u", mount.path, check=False).returncode == 0)
+    until("the end", lambda: started.poll() is not None and has_ended(pid))
+    mount.check_state()
 
 
 def hub_of(mount):

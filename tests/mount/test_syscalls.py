@@ -15,15 +15,17 @@ import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from faulthub import BareHub, FaultHub
-from harness import ENV, LIMIT, first_line, run, until
+from harness import ENV, LIMIT, first_line, may_trace, run, until
 from soundness import is_sound, orders
 
 GENERATIONS = r"/api/v1/images/generations"
 SMALL = "---\nsize: 1024x640\n---\n"
 WHOLE = os.environ.get("SYSCALLS") == "all"
+pytestmark = pytest.mark.skipif(not may_trace(), reason="kernel.yama.ptrace_scope lets only root trace the mount")
 QUIET = 3  # so many N in a row that meet nothing end a sweep
 
 # By system call: how it fails, and the N of `make check`.
@@ -68,12 +70,13 @@ def is_dying(pid):
 
 
 @contextlib.contextmanager
-def injection(mount, call, fault, n):
-    """strace on the mount meanwhile; appends how often it injected."""
+def injection(mount, call, fault, n, thread=None):
+    """strace on the mount, or on one thread of it, meanwhile; appends how often it injected."""
     log, fired = mount.dir / "strace", []
+    whom = ["-p", str(thread)] if thread else ["-f", "-p", str(mount.process.pid)]
     how = f"signal={fault}" if fault.startswith("SIG") else f"error={fault}"
-    tracer = subprocess.Popen(["strace", "-f", "-o", log, "-e", f"trace={call}", "-e", f"inject={call}:{how}:when={n}",
-                               "-p", str(mount.process.pid)], stderr=subprocess.PIPE, text=True)
+    tracer = subprocess.Popen(["strace", "-o", log, "-e", f"trace={call}", "-e", f"inject={call}:{how}:when={n}",
+                               *whom], stderr=subprocess.PIPE, text=True)
     try:
         assert "attached" in first_line(tracer.stderr)
         yield fired
@@ -210,6 +213,37 @@ def test_a_call_that_fails(make_hub, make_mount, tmp_path, call):
             assert sweep.fired > 0, f"{call} was never met"
 
 
+def engine_thread(mount):
+    [found] = [t.name for t in Path(f"/proc/{mount.process.pid}/task").iterdir()
+               if (t / "comm").read_text() == "engine\n"]
+    return int(found)
+
+
+@pytest.mark.parametrize("knows_keys", (True, False))
+def test_nothing_is_sent_before_its_intent_is_on_the_disk(make_hub, make_mount, knows_keys):
+    """The engine's first sync is for the accepted request, its second for the intent."""
+    hub = make_hub()
+    witness = Witness(hub, bare=not knows_keys)
+    mount = witness.mount = make_mount(None, "--settle", "20", url=witness.url, key=hub.key)
+    mount.write("first.prompt", f"{SMALL}first")
+    mount.wait("first")
+    with injection(mount, "fdatasync", "EIO", 2, engine_thread(mount)) as fired:
+        mount.write("a.prompt", f"{SMALL}a")
+        assert mount.wait("a")[-1].startswith("succeeded")
+    assert len(fired) == 1
+    log = mount.sql("SELECT log.text FROM log JOIN request r ON r.id = log.request"
+                    " WHERE path = 'requests/a.prompt' ORDER BY log.id")
+    [taken_back] = [i for i, line in enumerate(log) if "not sent, as the disk did not keep" in line]
+    assert [line[:7] for line in log[:2]] == ["queued:", "sending"] and taken_back == 2, log
+    assert log[3].startswith("sending") and log[4].startswith("accepted"), log
+    assert mount.sql("SELECT settled, credits > 0 FROM charge JOIN request r ON r.id = request"
+                     " WHERE path = 'requests/a.prompt' ORDER BY charge.id") == ["1|0", "1|1"]
+    assert orders(hub) == ["first", "a"] and len(hub.charges()) == 2 == len(set(hub.charges()))
+    assert not witness.unintended
+    print(f"\n{len(fired)} sync of an intent failed, {witness.count('POST')} POSTs of 2 prompts", end="")
+    witness.close()
+
+
 # ---- the start after a kill, killed itself ----
 
 
@@ -281,7 +315,7 @@ class Left:
             assert rows[f"sent {k}"] == "unknown", rows
         assert all("," not in states for states in rows.values()), f"two requests of one text: {rows}"
         assert self.mount.status("open").startswith("draft: ")
-        assert not (self.mount.state / "spool/999999").exists()
+        until("the sweep", lambda: not (self.mount.state / "spool/999999").exists())
         for name, text in (("open", "open"), ("due0", "due 0"), ("sent5", "sent 5")):
             assert (self.mount / f"requests/{name}.prompt").read_text() == text
         self.mount.kill()

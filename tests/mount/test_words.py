@@ -50,6 +50,28 @@ def test_drafts(hub, mount):
     assert mount.wait("c")[-1].startswith("succeeded") and not (requests / "c.error").exists()
 
 
+def test_the_reason_of_a_failed_close_is_there_at_once(mount):
+    for k in range(50):
+        with pytest.raises(OSError):
+            mount.write(f"bad{k}.prompt", "---\nn: 9\n---\na cat")
+        assert "n must be 1 to 4" in (mount / f"requests/bad{k}.error").read_text()
+        assert mount.status(f"bad{k}").startswith("draft: ")
+        assert {f"bad{k}.error", f"bad{k}.status"} <= set(os.listdir(mount / "requests"))
+
+
+def test_what_is_said_follows_the_file_when_it_moves(mount):
+    (mount / "requests/a").mkdir()
+    mount.write("a/x.prompt", "---\nsize: 100x100\n---\na cat")
+    assert mount.wait("a/x", check=False).returncode == 1
+    assert error_of(mount, "a/x")[0] == "requests/a/x.prompt is refused"
+    [before] = mount.sql("SELECT max(id) FROM log")
+    sh("mv a b && mv b/x.prompt b/y.prompt", cwd=mount / "requests")
+    assert error_of(mount, "b/y")[0] == "requests/b/y.prompt is refused"
+    pasted(mount, "b/y", "retry")
+    assert mount.wait("b/y", check=False).returncode == 1
+    assert mount.sql(f"SELECT 1 FROM log WHERE id > {before} AND text = 'retry, by the user'") == ["1"]
+
+
 def test_a_changed_file_is_not_called_by_what_became_of_the_old_one(hub, make_mount):
     mount = make_mount(hub, "--settle", "100")
     path = mount.write("a.prompt", "a cat")
@@ -249,7 +271,7 @@ def test_paths_that_a_shell_would_mistake(hub, mount):
 def test_wait_tells_the_progress(make_hub, make_mount):
     """A line at each change, and at the latest 5 s after the one before; the status; the end of file."""
     hub = make_hub("--hold")
-    mount = make_mount(hub, "--settle", "3000")
+    mount = make_mount(hub, "--settle", "3000")  # the follower is there by then
     mount.write("a.prompt", "slowly")
     follower = subprocess.Popen(["cat", str(mount / "requests/a.wait")], stdout=subprocess.PIPE, bufsize=0)
     lines = []

@@ -267,7 +267,7 @@ SLOW = {
     "dd": "exec dd of={f} bs=1 status=none",
     "cp": "exec cp /dev/stdin {f}",
     "bash": "while read -r -n1 c; do printf %s \"${{c:- }}\"; done > {f}",
-    "python": PY + " -c \"import sys\nwith open('{f}', 'wb', 0) as f:\n  while True: f.write(sys.stdin.buffer.raw.read(1))\"",
+    "python": PY + " -c \"import sys\nwith open('{f}', 'wb', 0) as f:\n  while c := sys.stdin.buffer.raw.read(1): f.write(c)\"",
 }
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 # These catch it and close their files as if they were done: that cannot be told apart.

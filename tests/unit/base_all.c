@@ -7,6 +7,8 @@
 #include "test.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
 
 static void buffers_have_a_cap(void **state)
 {
@@ -117,6 +119,54 @@ static void durable_writes_replace(void **state)
 	rmdir(dir);
 }
 
+/* Takes the lock, says so, and at a word that it is about to end; holds it for a while longer. */
+__attribute__((noreturn)) static void hold(const char *dir, int words, int said)
+{
+	pid_t holder;
+	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	const int lock = files_lock_dir(fd, 0, &holder);
+	char word;
+
+	if (lock < 0 || write(said, "l", 1) != 1 || read(words, &word, 1) != 1)
+		_exit(1);
+	files_lock_ending(lock);
+	if (write(said, "e", 1) != 1)
+		_exit(1);
+	poll(NULL, 0, 300);
+	_exit(0);
+}
+
+static void a_lock_that_is_given_up_is_waited_for(void **state)
+{
+	char dir[] = "/tmp/base-test-XXXXXX", word;
+	int words[2], said[2], status;
+	pid_t holder = 0;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(pipe(words) | pipe(said), 0);
+	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	const pid_t child = fork();
+	if (child == 0)
+		hold(dir, words[0], said[1]);
+	assert_int_equal(read(said[0], &word, 1), 1);
+	assert_int_equal(files_lock_dir(fd, 0, &holder), -EWOULDBLOCK);
+	assert_int_equal(holder, child);
+	assert_int_equal(files_lock_dir(fd, 40, &holder), -EWOULDBLOCK);
+	assert_int_equal(write(words[1], "w", 1), 1);
+	assert_int_equal(read(said[0], &word, 1), 1);
+	const int lock = files_lock_dir(fd, 0, &holder);
+	assert_true(lock >= 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	const int ends[] = {lock, words[0], words[1], said[0], said[1]};
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
+		close(ends[i]);
+	unlinkat(fd, "lock", 0);
+	close(fd);
+	rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -126,6 +176,7 @@ int main(void)
 		cmocka_unit_test(urls_are_shown_without_secrets),
 		cmocka_unit_test(pictures_are_known_by_their_bytes),
 		cmocka_unit_test(durable_writes_replace),
+		cmocka_unit_test(a_lock_that_is_given_up_is_waited_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

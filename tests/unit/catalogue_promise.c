@@ -161,6 +161,57 @@ static void what_is_removed_or_too_large_has_no_promise(void **state)
 	assert_int_equal(promises(), before);
 }
 
+static bool spool_has(int64_t id)
+{
+	char path[128];
+
+	snprintf(path, sizeof path, "%s/spool/%lld", dir, (long long)id);
+	return access(path, F_OK) == 0;
+}
+
+static void set_strays(int n)
+{
+	for (int64_t id = 1001; id <= 1000 + n; id++)
+		spool_set(id, "of a file that was removed");
+}
+
+static int strays(int n)
+{
+	int left = 0;
+
+	for (int64_t id = 1001; id <= 1000 + n; id++)
+		left += spool_has(id);
+	return left;
+}
+
+static void files_without_a_row_go_in_pieces(void **state)
+{
+	enum { STRAYS = 5 };
+
+	(void)state;
+	const int64_t id = save("kept.prompt", "kept\n");
+	set_strays(STRAYS);
+	start_again(false);
+	assert_true(catalogue_tidy(cat, 60 * 1000)); /* should the start have had no time */
+	assert_int_equal(strays(STRAYS), 0);
+
+	/* As if it had none: one entry a call, the dots' among them. */
+	set_strays(STRAYS);
+	cat->untidy = fdopendir(openat(cat->spool, ".", O_RDONLY | O_DIRECTORY));
+	int calls = 0, gone = 0;
+	while (!catalogue_tidy(cat, 0)) {
+		const int now = STRAYS - strays(STRAYS);
+
+		assert_in_range(now - gone, 0, 1);
+		gone = now;
+		calls++;
+	}
+	assert_int_equal(strays(STRAYS), 0);
+	assert_true(calls > STRAYS);
+
+	spool_is(id, "kept\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -168,6 +219,7 @@ int main(void)
 		cmocka_unit_test(a_kill_takes_nothing_that_was_written_since),
 		cmocka_unit_test(what_is_written_again_is_not_put_back),
 		cmocka_unit_test(what_is_removed_or_too_large_has_no_promise),
+		cmocka_unit_test(files_without_a_row_go_in_pieces),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

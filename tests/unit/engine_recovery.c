@@ -4,6 +4,7 @@
  * does not. The first one, whose fate is not that of the test, goes on unharmed.
  */
 #include "engine_rig.h"
+#include <fcntl.h>
 #include <signal.h>
 
 enum step {
@@ -106,6 +107,14 @@ static void crash_at(enum step at, bool keys, bool heard)
 	assert_int_equal(hub_posts(r.hub), 1);
 }
 
+/* By one look: it goes from `sending` to `queued` meanwhile. */
+static bool has_moved(int64_t id)
+{
+	const enum request_state now = rig_state(&r, id);
+
+	return now != REQUEST_QUEUED && now != REQUEST_SENDING;
+}
+
 /* Another start, on the copy. Returns the state the request comes to rest or to run in. */
 static enum request_state start_again(bool keys, int *posts)
 {
@@ -125,7 +134,7 @@ static enum request_state start_again(bool keys, int *posts)
 		rig_allow(&r);
 	rig_know(&r, 1000, clock_wall_ms());
 	assert_int_equal(engine_start(r.e), 0);
-	rig_wait(&r, (rig_state(&r, 1) != REQUEST_QUEUED && rig_state(&r, 1) != REQUEST_SENDING));
+	rig_wait(&r, has_moved(1));
 	/* And another: what rests stays as it is. */
 	engine_stop(r.e, 1000);
 	rig_close_state(&r);
@@ -233,6 +242,34 @@ static void one_id_for_two(void **state)
 	rig_close(&r);
 }
 
+/* As after a kill with a spool too large for the start to look through. */
+static void a_large_spool_is_tidied_meanwhile(void **state)
+{
+	enum { STRAYS = 100 };
+	const int64_t end = clock_mono_ms() + 20000;
+	int left = STRAYS;
+
+	(void)state;
+	rig_open(&r);
+	for (int i = 0; i < STRAYS; i++) {
+		CLEANUP_FREE char *name = xasprintf("%d", 999000 + i);
+		CLEANUP_CLOSE int fd = openat(r.cat->spool, name, O_CREAT | O_WRONLY, 0600);
+		assert_true(fd >= 0);
+	}
+	r.cat->untidy = fdopendir(openat(r.cat->spool, ".", O_RDONLY | O_DIRECTORY));
+	assert_false(catalogue_tidy(r.cat, 0));
+	assert_int_equal(engine_start(r.e), 0);
+	while (left > 0 && clock_mono_ms() < end) {
+		left = 0;
+		for (int i = 0; i < STRAYS; i++) {
+			CLEANUP_FREE char *name = xasprintf("%d", 999000 + i);
+			left += faccessat(r.cat->spool, name, F_OK, 0) == 0;
+		}
+	}
+	assert_int_equal(left, 0);
+	rig_close(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -240,6 +277,7 @@ int main(void)
 		cmocka_unit_test(a_hub_that_forgot_keys),
 		cmocka_unit_test(a_start_that_cannot_write),
 		cmocka_unit_test(one_id_for_two),
+		cmocka_unit_test(a_large_spool_is_tidied_meanwhile),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -146,6 +146,58 @@ static void nothing_leaves_without_its_intent(void **state)
 	request_release(&q);
 }
 
+/* Syncs open the database's log by its name the first time. */
+static void hide_log(bool hide)
+{
+	CLEANUP_FREE char *shown = xasprintf("%s/catalogue.db-wal", r.dir);
+	CLEANUP_FREE char *hidden = xasprintf("%s/hidden", r.dir);
+
+	assert_int_equal(rename(hide ? shown : hidden, hide ? hidden : shown), 0);
+}
+
+static void nothing_leaves_before_its_intent_is_on_the_disk(void **state)
+{
+	const int64_t id = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+	const int64_t other = rig_add(&r, REQUEST_QUEUED, "1024x1024");
+	const int running = net_running(r.e->net);
+	struct request q;
+
+	(void)state;
+	hide_log(true);
+	/* Nor can it be taken back at once. */
+	rig_forbid(&r, "UPDATE", "charge");
+	submit_queue(r.e);
+	rig_allow(&r);
+	assert_int_equal(rig_state(&r, id), REQUEST_SENDING);
+	assert_int_equal(rig_state(&r, other), REQUEST_QUEUED);
+	assert_true(timer_armed(&r.e->gate));
+	assert_int_equal(r.e->sending, 0);
+	assert_int_equal(net_running(r.e->net), running);
+	rig_until(&r, rig_state(&r, id) == REQUEST_QUEUED);
+	assert_true(list_empty(&r.e->postings));
+	submit_resume(r.e);
+	submit_queue(r.e);
+	hide_log(false);
+
+	assert_int_equal(request_get(r.cat, id, &q), 0);
+	assert_int_equal(q.state, REQUEST_QUEUED);
+	assert_int_equal(q.attempts, 0);
+	assert_false(request_may_be_charged(&q));
+	assert_non_null(strstr(q.text, "not sent, as the disk did not keep"));
+	request_release(&q);
+	assert_int_equal(request_charges_open(r.cat, id), 0);
+	assert_int_equal(rig_count(&r, "charge"), 2); /* both settled as nothing */
+	assert_int_equal(hub_posts(r.hub), 0);
+
+	submit_resume(r.e);
+	r.e->gate_delay_ms = 0;
+	submit_queue(r.e);
+	rig_until(&r, r.e->sending == 0);
+	assert_int_equal(rig_state(&r, id), REQUEST_RUNNING);
+	assert_int_equal(hub_posts(r.hub), 2);
+	assert_int_equal(request_charges_open(r.cat, id), 1);
+}
+
 /* Canceled while the one before it was sent. */
 static void canceled_in_the_same_turn(void **state)
 {
@@ -386,6 +438,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(in_order_and_a_bounded_number, setup, teardown),
 		cmocka_unit_test_setup_teardown(verdicts_are_carried_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_leaves_without_its_intent, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			nothing_leaves_before_its_intent_is_on_the_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(canceled_in_the_same_turn, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_balance_is_watched, setup, teardown),
 		cmocka_unit_test_setup_teardown(waits_for_the_models, setup, teardown),

@@ -12,7 +12,7 @@ static int setup(void **state)
 	bool busy;
 
 	(void)state;
-	store = mkdtemp(dir) ? store_open(dir, &busy, NULL) : NULL;
+	store = mkdtemp(dir) ? store_open(dir, 0, &busy, NULL) : NULL;
 	return store ? account_add(store, "a", 10, "PRO", NULL) : -1;
 }
 
