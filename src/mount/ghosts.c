@@ -1,29 +1,42 @@
 /*
  * Deleting prompts: whoever removes cat.prompt makes cat.status and cat.png go as well, and then
- * still removes those, as it has listed them before. `rm -r` and file managers would complain. So for
- * a few seconds, and only for the process that removed the prompt, those names can still be found and
- * removed, when it has listed the folder itself or its parent has (`rm *`: the shell).
+ * still removes those, as it has listed them before. `rm -r` and file managers would complain. So until
+ * a few seconds after its last removal, and only for the process that removed the prompt, those names
+ * can still be found and removed, when it has listed the folder itself or its parent has (`rm *`: the
+ * shell).
  */
 #include "base/clock.h"
 #include "mount/internal.h"
 #include <fcntl.h>
+#include <search.h>
 #include <stdio.h>
 
-enum { LISTED_MS = 60 * 1000, GHOST_MS = 5 * 1000, MOST = 4096 };
+enum {
+	LISTED_MS = 60 * 1000,
+	REMOVING_MS = 5 * 1000,
+	MOST_VISITS = 256,
+	MOST_NAMES = 200 * 1000, /* rm lists half as many at once */
+};
 
-struct trace {
+struct ghost {
+	fuse_ino_t ino;
+	char name[];
+};
+
+/* A process in a folder. */
+struct visit {
 	struct list link;
 	int64_t dir;
 	pid_t process;
-	int64_t until_ms;
-	char *name;	/* a ghost; NULL: the process has listed dir */
-	fuse_ino_t ino; /* a ghost's */
+	int64_t listed_until_ms, removing_until_ms;
+	void *ghosts; /* tsearch(3), by name */
+	int count;
 };
 
 struct ghosts {
 	pthread_mutex_t lock;
-	struct list traces; /* oldest first */
-	int count;
+	struct list visits; /* the newest last */
+	int n_visits, n_names;
 };
 
 struct ghosts *ghosts_create(void)
@@ -31,24 +44,25 @@ struct ghosts *ghosts_create(void)
 	struct ghosts *g = xcalloc(1, sizeof *g);
 
 	pthread_mutex_init(&g->lock, NULL);
-	list_init(&g->traces);
+	list_init(&g->visits);
 	return g;
 }
 
-static void drop(struct ghosts *g, struct trace *t)
+static void drop(struct ghosts *g, struct visit *v)
 {
-	list_remove(&t->link);
-	g->count--;
-	free(t->name);
-	free(t);
+	list_remove(&v->link);
+	g->n_visits--;
+	g->n_names -= v->count;
+	tdestroy(v->ghosts, free);
+	free(v);
 }
 
 void ghosts_destroy(struct ghosts *g)
 {
 	if (!g)
 		return;
-	list_for_each_safe (pos, next, &g->traces)
-		drop(g, CONTAINER_OF(pos, struct trace, link));
+	list_for_each_safe (pos, next, &g->visits)
+		drop(g, CONTAINER_OF(pos, struct visit, link));
 	pthread_mutex_destroy(&g->lock);
 	free(g);
 }
@@ -75,42 +89,85 @@ static pid_t process_of(pid_t thread, pid_t *parent)
 	return field(text, "\nTgid:");
 }
 
-/* Under lock. */
+/* Under lock, as all below. */
 static void forget_old(struct ghosts *g)
 {
 	const int64_t now = clock_mono_ms();
 
-	list_for_each_safe (pos, next, &g->traces) {
-		struct trace *t = CONTAINER_OF(pos, struct trace, link);
+	list_for_each_safe (pos, next, &g->visits) {
+		struct visit *v = CONTAINER_OF(pos, struct visit, link);
 
-		if (t->until_ms <= now || g->count > MOST)
-			drop(g, t);
+		if ((v->listed_until_ms <= now && v->removing_until_ms <= now) ||
+			g->n_visits > MOST_VISITS)
+			drop(g, v);
 	}
 }
 
-/* Under lock. */
-static struct trace *find(struct ghosts *g, int64_t dir, const char *name, pid_t process)
+static struct visit *find(struct ghosts *g, int64_t dir, pid_t process)
 {
-	list_for_each_safe (pos, next, &g->traces) {
-		struct trace *t = CONTAINER_OF(pos, struct trace, link);
+	list_for_each_safe (pos, next, &g->visits) {
+		struct visit *v = CONTAINER_OF(pos, struct visit, link);
 
-		if (t->dir == dir && t->process == process &&
-			(name ? t->name && strcmp(t->name, name) == 0 : !t->name))
-			return t;
+		if (v->dir == dir && v->process == process)
+			return v;
 	}
 	return NULL;
 }
 
-static void add(struct ghosts *g, int64_t dir, const char *name, fuse_ino_t ino, pid_t process,
-	int64_t keep_ms)
+static struct visit *find_or_add(struct ghosts *g, int64_t dir, pid_t process)
 {
-	struct trace *t = xcalloc(1, sizeof *t);
+	struct visit *v = find(g, dir, process);
 
-	*t = (struct trace){.dir = dir, .process = process, .ino = ino,
-		.until_ms = clock_mono_ms() + keep_ms, .name = xstrdup_or_null(name)};
-	list_append(&g->traces, &t->link);
-	g->count++;
+	if (v)
+		return v;
+	v = xcalloc(1, sizeof *v);
+	*v = (struct visit){.dir = dir, .process = process};
+	list_append(&g->visits, &v->link);
+	g->n_visits++;
+	return v;
 }
+
+static int compare(const void *a, const void *b)
+{
+	const struct ghost *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
+}
+
+static struct ghost *new_ghost(const char *name, fuse_ino_t ino)
+{
+	const size_t size = strlen(name) + 1;
+	struct ghost *ghost = xmalloc(sizeof *ghost + size);
+
+	ghost->ino = ino;
+	memcpy(ghost->name, name, size);
+	return ghost;
+}
+
+static void add(struct ghosts *g, struct visit *v, const char *name, fuse_ino_t ino)
+{
+	struct ghost *ghost = new_ghost(name, ino);
+	struct ghost **there = tsearch(ghost, &v->ghosts, compare);
+
+	if (*there != ghost) {
+		(*there)->ino = ino;
+		free(ghost);
+		return;
+	}
+	v->count++;
+	g->n_names++;
+}
+
+static void take(struct ghosts *g, struct visit *v, struct ghost *ghost)
+{
+	tdelete(ghost, &v->ghosts, compare);
+	free(ghost);
+	v->count--;
+	g->n_names--;
+	v->removing_until_ms = clock_mono_ms() + REMOVING_MS;
+}
+
+/* ---- what the mount calls ---- */
 
 void ghosts_listed(struct ghosts *g, int64_t dir, pid_t pid)
 {
@@ -118,11 +175,7 @@ void ghosts_listed(struct ghosts *g, int64_t dir, pid_t pid)
 
 	pthread_mutex_lock(&g->lock);
 	forget_old(g);
-	struct trace *t = find(g, dir, NULL, process);
-	if (t)
-		t->until_ms = clock_mono_ms() + LISTED_MS;
-	else
-		add(g, dir, NULL, 0, process, LISTED_MS);
+	find_or_add(g, dir, process)->listed_until_ms = clock_mono_ms() + LISTED_MS;
 	pthread_mutex_unlock(&g->lock);
 }
 
@@ -133,32 +186,36 @@ void ghosts_add(struct ghosts *g, int64_t dir, const char *name, fuse_ino_t ino,
 
 	pthread_mutex_lock(&g->lock);
 	forget_old(g);
-	if (find(g, dir, NULL, process) || find(g, dir, NULL, parent))
-		add(g, dir, name, ino, process, GHOST_MS);
+	if (g->n_names < MOST_NAMES && (find(g, dir, process) || find(g, dir, parent))) {
+		struct visit *v = find_or_add(g, dir, process);
+
+		add(g, v, name, ino);
+		v->removing_until_ms = clock_mono_ms() + REMOVING_MS;
+	}
 	pthread_mutex_unlock(&g->lock);
 }
 
-bool ghosts_find(struct ghosts *g, int64_t dir, const char *name, pid_t pid, bool take,
+bool ghosts_find(struct ghosts *g, int64_t dir, const char *name, pid_t pid, bool take_it,
 	fuse_ino_t *ino)
 {
-	bool found = false;
-
 	pthread_mutex_lock(&g->lock);
-	const bool possible = !list_empty(&g->traces);
+	const bool possible = g->n_names > 0;
 	pthread_mutex_unlock(&g->lock);
 	if (!possible)
 		return false;
 
+	CLEANUP_FREE struct ghost *key = new_ghost(name, 0);
 	const pid_t process = process_of(pid, NULL);
+
 	pthread_mutex_lock(&g->lock);
-	struct trace *t = find(g, dir, name, process);
-	if (t && t->until_ms > clock_mono_ms()) {
-		found = true;
-		if (ino)
-			*ino = t->ino;
-		if (take)
-			drop(g, t);
-	}
+	struct visit *v = find(g, dir, process);
+	struct ghost **there = v && v->removing_until_ms > clock_mono_ms()
+		? tfind(key, &v->ghosts, compare)
+		: NULL;
+	if (there && ino)
+		*ino = (*there)->ino;
+	if (there && take_it)
+		take(g, v, *there);
 	pthread_mutex_unlock(&g->lock);
-	return found;
+	return there != NULL;
 }

@@ -222,6 +222,20 @@ def test_derived_names_can_be_dismissed_and_folders_removed(hub, mount):
     assert hub.generations() == 5
 
 
+def test_a_large_folder_is_removed_without_a_complaint(make_hub, make_mount):
+    n = 2100  # each with a .status and an .error, which rm lists first and removes in its own order
+    mount = make_mount(make_hub())
+    mount.control("pause\n")
+    folder = mount / "requests/large"
+    folder.mkdir()
+    for k in range(n):
+        (folder / f"p{k}.prompt").write_text(f"picture {k}")
+    until("all held", lambda: mount.sql("SELECT count(*) FROM request WHERE state = 'held'") == [str(n)])
+    until("all names", lambda: len(os.listdir(folder)) == 3 * n)
+    done = run("rm", "-r", folder, limit=120)
+    assert done.stderr == "" and not folder.exists()
+
+
 def test_the_users_own_file_wins(hub, mount):
     mount.write("cat.png", "my own")
     mount.write("cat.prompt", "a cat")
