@@ -94,6 +94,12 @@ def let_stalls_end(proxy, catalogue):
     return len(done)
 
 
+def denied(catalogue):
+    """Those whose id was changed on its way: the hub does not know it, and is asked for an hour."""
+    return catalogue.db.execute("SELECT count(*) FROM request r JOIN generation g ON g.id = r.generation"
+                                " WHERE r.state = 'running' AND g.status LIKE 'not known to the hub%'").fetchone()[0]
+
+
 RESTING = ("unknown", "refused", "failed", "succeeded", "held", "canceled")
 
 
@@ -107,7 +113,7 @@ def run_faults(proxy, mount, faults, refresh):
         stalls[0] += let_stalls_end(proxy, catalogue)
         if refresh:  # how long a back-off is, is not what is tested
             mount.control("refresh\n")
-        return catalogue.count(*RESTING)
+        return catalogue.count(*RESTING) + denied(catalogue)
 
     for k, name in enumerate(faults):
         mount.write(f"{name}.prompt", f"{SMALL}{name}")
@@ -144,7 +150,7 @@ def test_a_fault_at_every_byte_at_a_hub_without_keys(make_hub, make_mount):
         if what != "corrupt":
             assert states[name] == "unknown", (direction, at, what, states[name])
         else:
-            assert states[name] in ("unknown", "refused", "failed", "succeeded"), (direction, at)
+            assert states[name] in ("unknown", "refused", "failed", "succeeded", "running"), (direction, at)
     assert proxy.posts == {name: 1 for name in (name_of(0), *faults)}
     charged = told_the_truth(mount, hub, states)
     mount.unmount()
@@ -165,7 +171,7 @@ def test_a_fault_at_every_byte_at_a_hub_that_knows_keys(make_hub, make_mount):
             assert states[name] == "succeeded", (direction, at, what, states[name])
             assert charged[name] == "1" and proxy.posts[name] == 2, (direction, at, what)
         else:
-            assert states[name] in ("unknown", "refused", "failed", "succeeded"), (direction, at)
+            assert states[name] in ("unknown", "refused", "failed", "succeeded", "running"), (direction, at)
             assert proxy.posts[name] <= 3
     mount.unmount()
     print(f"\n{len(faults)} faults {proxy.fired}, {sum(proxy.posts.values())} POSTs, {len(charged)} orders")
