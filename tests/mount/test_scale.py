@@ -64,7 +64,7 @@ def test_a_second_find_is_answered_by_the_kernel(hub, make_mount):
 def test_that_there_is_no_such_prompt_is_asked_once(make_mount, hub):
     mount = make_mount(hub, "-d", "--settle", "3600000")
     place = mount / "requests"
-    until("the helper's look at the two folders", lambda: requests(mount, mount.helper())["LOOKUP"] >= 2)
+    until("the helper's look at the two folders", lambda: requests(mount, mount.helper())["LOOKUP"] >= 1)
     (place / "folder").mkdir()
 
     def looked_up(name, fn):
@@ -88,9 +88,9 @@ def test_that_there_is_no_such_prompt_is_asked_once(make_mount, hub):
     assert all(n <= 4 for n in seen.values()), seen
     # What comes by itself is asked for each time.
     before = requests(mount, os.getpid())["LOOKUP"]
-    for _ in range(5):
+    for _ in range(20):
         assert not os.path.lexists(place / "a.png")
-    assert requests(mount, os.getpid())["LOOKUP"] - before >= 5
+    assert requests(mount, os.getpid())["LOOKUP"] - before > 10
     os.unlink(place / "a.prompt")
     assert not os.path.lexists(place / "a.prompt")
     place.joinpath("a.prompt").write_text("a bird again")
