@@ -50,6 +50,7 @@ static void as_options(const uint8_t *data, size_t size)
 		fuzz_accepted++;
 	}
 	free(said);
+	free(o.fuse_options);
 	for (int i = 0; i < argc; i++)
 		free(argv[i]);
 }
